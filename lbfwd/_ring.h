@@ -1,0 +1,219 @@
+/*
+ * The contract between C and Python. C includes this file and cffi reads it verbatim, so it
+ * holds nothing but numbers, enums, structs and prototypes (no include, no guard, no macro).
+ *
+ * Setup functions return 0 (or a descriptor, or an index) or -errno. Everything that lives in
+ * shared memory is laid out here and nowhere else. Names end in the byte order where it is not
+ * the host's (_be16, _be32).
+ */
+
+#define LBFWD_ABI 1
+#define LBFWD_MAX_WORKERS 64
+#define LBFWD_MAX_RX 16        /* receiving interfaces */
+#define LBFWD_MAX_TX 32        /* output interfaces */
+#define LBFWD_MAX_SERVICES 65536
+#define LBFWD_MAX_BACKENDS 131072
+#define LBFWD_MAX_MEMBERS 65535 /* backends of one pool: a table entry is 16 bits, 0xffff is "none" */
+#define LBFWD_NO_MEMBER 65535
+#define LBFWD_BURST 64         /* packets taken from a ring at a time */
+#define LBFWD_PATH_HEADER 58   /* Ethernet 14 + IPv6 40 + GRE 4 */
+#define LBFWD_TX_OFFSET 48     /* data in a TPACKET_V3 TX slot; the vnet header comes first */
+
+/* Why a packet was not forwarded. Indexes counters, CLI rows, metrics and docs. */
+enum lbfwd_drop {
+    LBFWD_DROP_NONE,                 /* not a reason: the packet was wrapped */
+    LBFWD_DROP_CUT_BY_RING,          /* the ring holds only part of the frame */
+    LBFWD_DROP_OTHER_HOST,           /* sent to another station's MAC (promiscuous mode) */
+    LBFWD_DROP_VLAN_TAGGED,          /* tagged frame on the parent interface */
+    LBFWD_DROP_NOT_IP,
+    LBFWD_DROP_TRUNCATED,            /* shorter than its headers say */
+    LBFWD_DROP_BAD_IP_HEADER,        /* version, header length or total length impossible */
+    LBFWD_DROP_BAD_IP_CHECKSUM,
+    LBFWD_DROP_NO_VIP,               /* the destination is no VIP of ours */
+    LBFWD_DROP_FRAGMENT,
+    LBFWD_DROP_EXTENSION_HEADER,     /* IPv6 extension header that is not followed */
+    LBFWD_DROP_UNSUPPORTED_PROTOCOL, /* neither TCP nor UDP */
+    LBFWD_DROP_NO_SERVICE,           /* the VIP has no service for this protocol and port */
+    LBFWD_DROP_NO_BACKEND,           /* the service has no usable backend */
+    LBFWD_DROP_NO_NEXT_HOP,          /* the chosen backend has no resolved next hop */
+    LBFWD_DROP_BAD_OFFLOAD,          /* offload metadata that contradict the frame */
+    LBFWD_DROP_TOO_BIG,              /* larger than the tunnel's MTU */
+    LBFWD_DROP_TX_NOT_READY,         /* the output interface's ring is not attached or synchronized */
+    LBFWD_DROP_TX_RING_FULL,
+    LBFWD_DROP_TX_REFUSED,           /* the kernel refused the frame */
+    LBFWD_DROP_TX_LINK_DOWN,         /* the output link went down before the frame was sent */
+    LBFWD_DROP_WORKER_DIED,          /* was in the hands of a worker that died */
+    LBFWD_DROP_COUNT                 /* not a reason: how many there are */
+};
+
+enum lbfwd_affinity { LBFWD_AFFINITY_5TUPLE, LBFWD_AFFINITY_SOURCE };
+
+/* ---- shared memory: control file (one page of roots, one slot a worker) ---- */
+
+struct lbfwd_position {      /* where a worker stands in an RX ring, saved before each burst */
+    uint64_t sequence;       /* V3: sequence number of the block; V2: unused */
+    uint32_t index;          /* V3: block; V2: next frame */
+    uint32_t done;           /* V3: packets of the block that were taken */
+};
+
+struct lbfwd_slot {          /* written by the slot's worker only; 64-byte aligned */
+    uint64_t heartbeat;      /* grows with every burst and every wait */
+    uint64_t acknowledged;   /* generation the worker uses */
+    uint64_t quiescent;      /* 1 while it waits and holds no reference to any generation */
+    uint64_t seen;           /* packets taken from RX rings, super-frames by their segments */
+    uint64_t bursts;
+    uint64_t waits;
+    uint64_t frames;         /* frames taken from RX rings, super-frames as one */
+    uint64_t sends;          /* system calls that handed frames to the kernel */
+    struct lbfwd_position rx[LBFWD_MAX_RX];
+};
+
+struct lbfwd_control {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t worker_slots;
+    uint64_t bytes;          /* size of this file */
+    uint64_t arena_bytes;    /* size of the arena; only grows */
+    uint64_t published;      /* generation << 32 | arena offset of the snapshot / 64; 0: none */
+    uint64_t unused[3];
+    struct lbfwd_slot slots[LBFWD_MAX_WORKERS];
+};
+
+/* ---- shared memory: counters file (one block a worker, written by it only) ---- */
+
+struct lbfwd_counter { uint64_t packets; uint64_t bytes; }; /* bytes: IP packet before encapsulation */
+
+struct lbfwd_counters {
+    uint64_t drops[64];
+    struct lbfwd_counter services[LBFWD_MAX_SERVICES];
+    struct lbfwd_counter backends[LBFWD_MAX_BACKENDS];
+};
+
+/* ---- shared memory: arena (forwarding states; offsets are from its start, 64-byte aligned) ---- */
+
+struct lbfwd_vip {           /* open addressing; family 0: free */
+    uint8_t address[16];     /* network order; IPv4 in the first 4 bytes, the rest 0 */
+    uint32_t id;
+    uint8_t family;          /* 4 or 6 */
+    uint8_t unused[11];
+};
+
+struct lbfwd_service {       /* open addressing by (vip, protocol, port); protocol 0: free */
+    uint32_t vip;
+    uint16_t port;           /* 0: every port */
+    uint8_t protocol;
+    uint8_t affinity;
+    uint32_t counter;        /* index into lbfwd_counters.services */
+    uint32_t members;        /* backends in the pool */
+    uint64_t table_offset;   /* uint16_t[table_size]: index into the members, or LBFWD_NO_MEMBER */
+    uint64_t members_offset; /* uint32_t[members]: backend slots, in ascending order of identity */
+    uint32_t table_size;     /* 0: no usable backend */
+    uint32_t unused;
+};
+
+struct lbfwd_backend {       /* indexed by backend slot, as counters are */
+    uint32_t path_first;
+    uint16_t path_count;     /* 0: no resolved next hop */
+    uint16_t unused;
+    uint32_t incarnation;    /* a reused slot has another one */
+    uint32_t unused2;
+};
+
+struct lbfwd_path {          /* one next hop of one backend; one cache line */
+    uint8_t header[LBFWD_PATH_HEADER]; /* Ethernet, outer IP (lengths and TOS 0, IPv4 checksum over that), GRE protocol 0 */
+    uint8_t header_len;      /* 38: outer IPv4; 58: outer IPv6 */
+    uint8_t tx;              /* output interface: index of the TX ring */
+    uint16_t mtu;            /* largest outer IP packet */
+    uint16_t unused;
+};
+
+struct lbfwd_snapshot {      /* one generation */
+    uint64_t magic;
+    uint64_t generation;
+    uint64_t hash_key[2];    /* the 128-bit secret, as SipHash reads it: two little-endian words */
+    uint64_t vips_offset;
+    uint64_t services_offset;
+    uint64_t backends_offset;
+    uint64_t paths_offset;
+    uint32_t vip_slots;      /* power of two, more than the VIPs */
+    uint32_t service_slots;  /* power of two, more than the services */
+    uint32_t backends;
+    uint32_t paths;
+};
+
+/* ---- rings: set-up, by the supervisor ---- */
+
+struct lbfwd_geometry {
+    uint32_t version;        /* 2 or 3 */
+    uint32_t block_bytes;
+    uint32_t blocks;
+    uint32_t frame_bytes;
+    uint32_t retire_ms;      /* V3 RX only */
+};
+
+struct lbfwd_ring_statistics { uint32_t packets; uint32_t drops; uint32_t freezes; };
+
+int lbfwd_packet_socket(void);                        /* a descriptor; protocol 0: receives nothing */
+int lbfwd_attach_filter(int fd, const uint64_t *program, uint16_t instructions);
+int lbfwd_rx_options(int fd, uint32_t version);
+int lbfwd_rx_ring(int fd, const struct lbfwd_geometry *geometry);
+int lbfwd_bind(int fd, int ifindex, int receive);     /* receive: ETH_P_ALL, else protocol 0 */
+int lbfwd_fanout_join(int fd, int group);             /* group < 0: a new one; returns the group */
+int lbfwd_fanout_program(int fd, const uint64_t *program, uint16_t instructions);
+int lbfwd_tx_options(int fd, int qdisc_bypass);
+int lbfwd_tx_ring(int fd, const struct lbfwd_geometry *geometry);
+int lbfwd_send_buffer(int fd, int bytes);             /* forced where allowed; returns bytes in effect */
+int lbfwd_statistics(int fd, struct lbfwd_ring_statistics *out); /* since the last call */
+
+/* ---- a worker: borrows rings, forwards ---- */
+
+enum lbfwd_wake { LBFWD_WAKE_TIMEOUT, LBFWD_WAKE_CONTROL, LBFWD_WAKE_SIGNAL, LBFWD_WAKE_TURN };
+
+struct lbfwd_worker;
+
+int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
+                     int counters_fd);
+void lbfwd_worker_free(struct lbfwd_worker *worker);
+int lbfwd_worker_add_rx(struct lbfwd_worker *worker, uint32_t index, int fd,
+                        const struct lbfwd_geometry *geometry);
+int lbfwd_worker_remove_rx(struct lbfwd_worker *worker, uint32_t index); /* what waits is forwarded first */
+int lbfwd_worker_add_tx(struct lbfwd_worker *worker, uint32_t index, int fd,
+                        const struct lbfwd_geometry *geometry); /* fd -1: memory, for tests */
+int lbfwd_worker_remove_tx(struct lbfwd_worker *worker, uint32_t index);
+int lbfwd_worker_recover(struct lbfwd_worker *worker); /* after all rings: counts what the last worker held */
+/* Forwards until wake_fd is readable, a signal came, nothing came for a while, or a turn is over. */
+int lbfwd_worker_run(struct lbfwd_worker *worker, int wake_fd, uint32_t busy_poll_us);
+/* The same path for a frame in memory: virtio_net_hdr (10 bytes), then the frame. Returns 0. */
+int lbfwd_worker_forward(struct lbfwd_worker *worker, const uint8_t *frame, uint32_t length);
+/* The n-th frame that a memory TX ring took since the last call with n = 0 … count; -ENOENT: no more. */
+int lbfwd_worker_sent(struct lbfwd_worker *worker, uint32_t index, uint32_t n,
+                      const uint8_t **frame, uint32_t *length);
+void lbfwd_worker_sent_clear(struct lbfwd_worker *worker, uint32_t index);
+int lbfwd_drop_capabilities(void);                     /* every set, and no way back */
+
+/* ---- forwarding state: written by the supervisor ---- */
+
+int lbfwd_control_init(void *control, uint64_t bytes, uint32_t worker_slots, uint64_t arena_bytes);
+int lbfwd_vip_insert(struct lbfwd_vip *vips, uint32_t slots, const struct lbfwd_vip *vip);
+int lbfwd_service_insert(struct lbfwd_service *services, uint32_t slots,
+                         const struct lbfwd_service *service);
+int lbfwd_snapshot_check(const void *arena, uint64_t bytes, uint64_t offset);
+void lbfwd_publish(struct lbfwd_control *control, uint64_t generation, uint64_t offset);
+/* 1 when the slot's worker uses this generation or holds no reference to any. */
+int lbfwd_acknowledged(const struct lbfwd_control *control, uint32_t slot, uint64_t generation);
+
+/* Fills table[size] as the paper's section 3.4 says, weighted as DESIGN section 4 says.
+ * offsets, skips, weights: one a backend, in ascending order of identity. -EINVAL, -ENOMEM. */
+int lbfwd_maglev_populate(uint16_t *table, uint32_t size, const uint32_t *offsets,
+                          const uint32_t *skips, const uint32_t *weights, uint32_t backends);
+/* SipHash-1-3 of a flow key (13 or 37 bytes). */
+uint64_t lbfwd_flow_hash(const uint8_t *key, uint32_t length, const uint64_t hash_key[2]);
+uint32_t lbfwd_bucket(uint64_t hash, uint32_t table_size);
+
+/* ---- a backend: unwraps GRE in user space ---- */
+
+struct lbfwd_decap_counters { uint64_t packets; uint64_t bytes; uint64_t malformed; uint64_t refused; };
+
+/* Moves GRE packets from a raw socket (family 4 or 6) to a TUN device until wake_fd is readable. */
+int lbfwd_decap_run(int raw4_fd, int raw6_fd, int tun_fd, int wake_fd,
+                    struct lbfwd_decap_counters *counters);
