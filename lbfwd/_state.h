@@ -1,0 +1,142 @@
+/* Forwarding state in shared memory: building, checking, publishing, taking up. DESIGN section 5. */
+#ifndef LBFWD_STATE_H
+#define LBFWD_STATE_H
+
+#include <errno.h>
+
+#include "_lookup.h"
+
+#define CONTROL_MAGIC 0x6c74636477666c62ULL  /* "blfwdctl" in memory order */
+#define SNAPSHOT_MAGIC 0x706e73647766626cULL /* "lbfwdsnp" */
+#define ARENA_UNIT 64
+
+static inline int is_power_of_two(uint32_t n)
+{
+    return n && !(n & (n - 1));
+}
+
+static inline int vip_insert(struct lbfwd_vip *vips, uint32_t slots, const struct lbfwd_vip *vip)
+{
+    uint32_t at = vip_home(vip->address, vip->family, slots);
+
+    for (uint32_t tries = 1; tries < slots; tries++, at = (at + 1) & (slots - 1)) {
+        if (!vips[at].family) {
+            vips[at] = *vip;
+            return 0;
+        }
+    }
+    return -ENOSPC;
+}
+
+static inline int service_insert(struct lbfwd_service *services, uint32_t slots,
+                                 const struct lbfwd_service *service)
+{
+    uint32_t at = service_home(service->vip, service->protocol, service->port, slots);
+
+    for (uint32_t tries = 1; tries < slots; tries++, at = (at + 1) & (slots - 1)) {
+        if (!services[at].protocol) {
+            services[at] = *service;
+            return 0;
+        }
+    }
+    return -ENOSPC;
+}
+
+/* Whether count items lie inside the arena, aligned. */
+static inline int inside(uint64_t bytes, uint64_t offset, uint64_t count, uint64_t item)
+{
+    return offset % ARENA_UNIT == 0 && offset <= bytes && count <= (bytes - offset) / item;
+}
+
+static inline int check_services(const uint8_t *arena, uint64_t bytes,
+                                 const struct lbfwd_snapshot *snapshot)
+{
+    const struct lbfwd_service *services = (const void *)(arena + snapshot->services_offset);
+    uint32_t vacant = 0;
+
+    for (uint32_t i = 0; i < snapshot->service_slots; i++) {
+        const struct lbfwd_service *s = &services[i];
+        vacant += !s->protocol;
+        if (!s->protocol)
+            continue;
+        if (s->counter >= LBFWD_MAX_SERVICES ||
+            !inside(bytes, s->table_offset, s->table_size, sizeof(uint16_t)) ||
+            !inside(bytes, s->members_offset, s->members, sizeof(uint32_t)))
+            return -EBADMSG;
+    }
+    return vacant ? 0 : -EBADMSG; /* a probe ends at a vacant slot */
+}
+
+static inline int check_vips(const uint8_t *arena, const struct lbfwd_snapshot *snapshot)
+{
+    const struct lbfwd_vip *vips = (const void *)(arena + snapshot->vips_offset);
+
+    for (uint32_t i = 0; i < snapshot->vip_slots; i++)
+        if (!vips[i].family)
+            return 0;
+    return -EBADMSG;
+}
+
+static inline int check_backends(const uint8_t *arena, const struct lbfwd_snapshot *snapshot)
+{
+    const struct lbfwd_backend *backends = (const void *)(arena + snapshot->backends_offset);
+    const struct lbfwd_path *paths = (const void *)(arena + snapshot->paths_offset);
+
+    for (uint32_t i = 0; i < snapshot->backends; i++)
+        if ((uint64_t)backends[i].path_first + backends[i].path_count > snapshot->paths)
+            return -EBADMSG;
+    for (uint32_t i = 0; i < snapshot->paths; i++)
+        if (paths[i].tx >= LBFWD_MAX_TX ||
+            (paths[i].header_len != ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES &&
+             paths[i].header_len != ETHERNET_BYTES + IPV6_BYTES + GRE_BYTES))
+            return -EBADMSG;
+    return 0;
+}
+
+/* Everything a worker relies on without looking again. Maglev entries and members are the
+ * exception: they are too many, and are checked at each look-up. */
+static inline int snapshot_check(const uint8_t *arena, uint64_t bytes, uint64_t offset)
+{
+    const struct lbfwd_snapshot *s = (const void *)(arena + offset);
+    int bad;
+
+    if (!inside(bytes, offset, 1, sizeof *s) || s->magic != SNAPSHOT_MAGIC)
+        return -EBADMSG;
+    if (!is_power_of_two(s->vip_slots) || !is_power_of_two(s->service_slots) ||
+        s->backends > LBFWD_MAX_BACKENDS ||
+        !inside(bytes, s->vips_offset, s->vip_slots, sizeof(struct lbfwd_vip)) ||
+        !inside(bytes, s->services_offset, s->service_slots, sizeof(struct lbfwd_service)) ||
+        !inside(bytes, s->backends_offset, s->backends, sizeof(struct lbfwd_backend)) ||
+        !inside(bytes, s->paths_offset, s->paths, sizeof(struct lbfwd_path)))
+        return -EBADMSG;
+    bad = check_services(arena, bytes, s);
+    if (!bad)
+        bad = check_vips(arena, s);
+    return bad ? bad : check_backends(arena, s);
+}
+
+static inline struct lbfwd_view view_of(const uint8_t *arena, uint64_t offset)
+{
+    const struct lbfwd_snapshot *s = (const void *)(arena + offset);
+
+    return (struct lbfwd_view){
+        .arena = arena,
+        .snapshot = s,
+        .vips = (const void *)(arena + s->vips_offset),
+        .services = (const void *)(arena + s->services_offset),
+        .backends = (const void *)(arena + s->backends_offset),
+        .paths = (const void *)(arena + s->paths_offset),
+    };
+}
+
+static inline uint64_t generation_of(uint64_t published)
+{
+    return published >> 32;
+}
+
+static inline uint64_t offset_of(uint64_t published)
+{
+    return (published & 0xffffffff) * ARENA_UNIT;
+}
+
+#endif

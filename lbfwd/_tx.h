@@ -1,0 +1,240 @@
+/* A TX ring (TPACKET_V3, Documentation/networking/packet_mmap.rst): one output interface of one
+ * worker. Frames are written into slots, handed over by one send() a burst, and counted when the
+ * kernel has accepted them.
+ *
+ * The slots between `oldest` and `next` are pending: filled, not yet accepted. The kernel's own
+ * head stands at `oldest` whenever something is pending. */
+#ifndef LBFWD_TX_H
+#define LBFWD_TX_H
+
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "_frame.h"
+#include "_contract.h"
+
+/* The kernel refuses the frame at the head this often without any progress: it is dropped. */
+#define TX_PATIENCE 8
+
+struct lbfwd_owner {          /* whom a pending frame counts for */
+    uint32_t service;
+    uint32_t backend;
+    uint32_t bytes;
+};
+
+struct lbfwd_tx {
+    uint8_t *map;             /* NULL: no ring at this index */
+    struct lbfwd_owner *owners;
+    uint64_t map_bytes;
+    uint32_t frame_bytes;
+    uint32_t frames;
+    uint32_t next;            /* slot to fill */
+    uint32_t pending;
+    uint32_t refusals;        /* sends in a row that moved nothing */
+    int fd;                   /* -1: memory only, everything is accepted at once (tests) */
+    int synchronized;         /* `next` is known to be the kernel's head */
+};
+
+static inline struct tpacket3_hdr *tx_slot(const struct lbfwd_tx *tx, uint32_t index)
+{
+    return (struct tpacket3_hdr *)(tx->map + (uint64_t)index * tx->frame_bytes);
+}
+
+static inline uint32_t tx_step(const struct lbfwd_tx *tx, uint32_t index, uint32_t by)
+{
+    index += by;
+    return index >= tx->frames ? index - tx->frames : index;
+}
+
+static inline uint32_t tx_oldest(const struct lbfwd_tx *tx)
+{
+    return tx_step(tx, tx->next, tx->frames - tx->pending);
+}
+
+/* Room in a slot for a frame. */
+static inline uint32_t tx_capacity(const struct lbfwd_tx *tx)
+{
+    return tx->frame_bytes - LBFWD_TX_OFFSET - VNET_BYTES;
+}
+
+static inline void tx_count_drop(struct lbfwd_counters *counters, enum lbfwd_drop reason, uint64_t n)
+{
+    ADD_COUNT(counters->drops[reason], n);
+}
+
+static inline void tx_count_forwarded(struct lbfwd_counters *counters, const struct lbfwd_owner *owner)
+{
+    struct lbfwd_counter *service = &counters->services[owner->service];
+    struct lbfwd_counter *backend = &counters->backends[owner->backend];
+    ADD_COUNT(service->packets, 1);
+    ADD_COUNT(service->bytes, owner->bytes);
+    ADD_COUNT(backend->packets, 1);
+    ADD_COUNT(backend->bytes, owner->bytes);
+}
+
+/* Counts what the kernel took since the last call. */
+static inline void tx_settle(struct lbfwd_tx *tx, struct lbfwd_counters *counters)
+{
+    while (tx->pending) {
+        uint32_t oldest = tx_oldest(tx);
+        uint32_t status = READ_SHARED(tx_slot(tx, oldest)->tp_status);
+        if (status & (TP_STATUS_SEND_REQUEST | TP_STATUS_WRONG_FORMAT))
+            return;
+        tx_count_forwarded(counters, &tx->owners[oldest]);
+        tx->pending--;
+        tx->refusals = 0;
+    }
+}
+
+/* Takes back everything that is pending: the link is gone, and late frames are worse than none. */
+static inline void tx_reclaim(struct lbfwd_tx *tx, struct lbfwd_counters *counters,
+                              enum lbfwd_drop reason)
+{
+    uint32_t oldest = tx_oldest(tx);
+
+    for (uint32_t i = 0; i < tx->pending; i++)
+        WRITE_SHARED(tx_slot(tx, tx_step(tx, oldest, i))->tp_status, TP_STATUS_AVAILABLE);
+    tx_count_drop(counters, reason, tx->pending);
+    tx->next = oldest;
+    tx->pending = 0;
+    tx->refusals = 0;
+}
+
+/* Drops the frame at the kernel's head by putting the newest pending frame in its place: the
+ * head cannot be skipped, and the frames between shall not wait for it. */
+static inline void tx_drop_head(struct lbfwd_tx *tx, struct lbfwd_counters *counters)
+{
+    uint32_t oldest = tx_oldest(tx), newest = tx_step(tx, tx->next, tx->frames - 1);
+    struct tpacket3_hdr *head = tx_slot(tx, oldest), *last = tx_slot(tx, newest);
+
+    if (oldest != newest) {
+        head->tp_len = last->tp_len;
+        memcpy((uint8_t *)head + LBFWD_TX_OFFSET, (uint8_t *)last + LBFWD_TX_OFFSET, last->tp_len);
+        tx->owners[oldest] = tx->owners[newest];
+        WRITE_SHARED(head->tp_status, TP_STATUS_SEND_REQUEST);
+    }
+    WRITE_SHARED(last->tp_status, TP_STATUS_AVAILABLE);
+    tx->next = newest;
+    tx->pending--;
+    tx->refusals = 0;
+    tx_count_drop(counters, LBFWD_DROP_TX_REFUSED, 1);
+}
+
+/* Hands the pending frames to the kernel; never waits. */
+static inline void tx_flush(struct lbfwd_tx *tx, struct lbfwd_counters *counters, struct lbfwd_slot *slot)
+{
+    int error;
+
+    if (!tx->pending || tx->fd < 0)
+        return;
+    error = send(tx->fd, NULL, 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? errno : 0;
+    ADD_COUNT(slot->sends, 1);
+    tx_settle(tx, counters);
+    if (LIKELY(!tx->pending))
+        return;
+    if (error == ENETDOWN || error == ENXIO || error == ENODEV)
+        tx_reclaim(tx, counters, LBFWD_DROP_TX_LINK_DOWN);
+    else if (error && error != EAGAIN && error != EINTR && ++tx->refusals >= TX_PATIENCE)
+        tx_drop_head(tx, counters);
+}
+
+/* The next free slot's frame, or NULL and the reason. */
+static inline uint8_t *tx_claim(struct lbfwd_tx *tx, enum lbfwd_drop *reason)
+{
+    if (UNLIKELY(!tx->map || !tx->synchronized)) {
+        *reason = LBFWD_DROP_TX_NOT_READY;
+        return NULL;
+    }
+    if (UNLIKELY(READ_SHARED(tx_slot(tx, tx->next)->tp_status) != TP_STATUS_AVAILABLE ||
+                 tx->pending == tx->frames)) {
+        *reason = LBFWD_DROP_TX_RING_FULL;
+        return NULL;
+    }
+    return (uint8_t *)tx_slot(tx, tx->next) + LBFWD_TX_OFFSET + VNET_BYTES;
+}
+
+/* Completes the claimed slot. hdr_len is the whole frame: the kernel then copies it into a linear
+ * skb, which small packets are much cheaper to carry in than page fragments (DESIGN section 6). */
+static inline void tx_commit(struct lbfwd_tx *tx, uint32_t length, struct lbfwd_owner owner)
+{
+    struct tpacket3_hdr *slot = tx_slot(tx, tx->next);
+    struct virtio_net_hdr vnet = {.gso_type = VIRTIO_NET_HDR_GSO_NONE, .hdr_len = (uint16_t)length};
+
+    memcpy((uint8_t *)slot + LBFWD_TX_OFFSET, &vnet, VNET_BYTES);
+    slot->tp_next_offset = 0;
+    slot->tp_len = length + VNET_BYTES;
+    tx->owners[tx->next] = owner;
+    WRITE_SHARED(slot->tp_status, TP_STATUS_SEND_REQUEST);
+    tx->next = tx_step(tx, tx->next, 1);
+    tx->pending++;
+}
+
+/* Finds the kernel's head in a ring that another worker used: every free slot gets a length that
+ * cannot be, and of one send() exactly one slot turns WRONG_FORMAT: the head. Nothing is sent.
+ * Frames that the other worker left unsent are thereby taken back: they would go out late. */
+static inline void tx_synchronize(struct lbfwd_tx *tx)
+{
+    uint32_t head = tx->frames;
+
+    for (uint32_t i = 0; i < tx->frames; i++) {
+        struct tpacket3_hdr *slot = tx_slot(tx, i);
+        if (READ_SHARED(slot->tp_status) & TP_STATUS_SENDING)
+            continue;
+        slot->tp_next_offset = 0;
+        slot->tp_len = (uint32_t)-EMSGSIZE; /* negative: refused before anything is read or logged */
+        WRITE_SHARED(slot->tp_status, TP_STATUS_SEND_REQUEST);
+    }
+    (void)!send(tx->fd, NULL, 0, MSG_DONTWAIT | MSG_NOSIGNAL);
+    for (uint32_t i = 0; i < tx->frames; i++) {
+        struct tpacket3_hdr *slot = tx_slot(tx, i);
+        uint32_t status = READ_SHARED(slot->tp_status);
+        if (status & TP_STATUS_WRONG_FORMAT)
+            head = i;
+        if (status & (TP_STATUS_WRONG_FORMAT | TP_STATUS_SEND_REQUEST))
+            WRITE_SHARED(slot->tp_status, TP_STATUS_AVAILABLE);
+    }
+    tx->synchronized = head < tx->frames; /* not: the link is down, or the head is still in flight */
+    tx->next = tx->synchronized ? head : 0;
+    tx->pending = 0;
+}
+
+static inline int tx_attach(struct lbfwd_tx *tx, int fd, const struct lbfwd_geometry *geometry)
+{
+    uint64_t bytes = (uint64_t)geometry->block_bytes * geometry->blocks;
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED | MAP_POPULATE;
+
+    if (tx->map)
+        return -EEXIST;
+    if (geometry->frame_bytes < LBFWD_TX_OFFSET + VNET_BYTES + LBFWD_PATH_HEADER ||
+        geometry->block_bytes % geometry->frame_bytes)
+        return -EINVAL;
+    *tx = (struct lbfwd_tx){.fd = fd, .map_bytes = bytes, .frame_bytes = geometry->frame_bytes,
+                            .frames = (uint32_t)(bytes / geometry->frame_bytes)};
+    tx->owners = calloc(tx->frames, sizeof *tx->owners);
+    if (!tx->owners)
+        return -ENOMEM;
+    tx->map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (tx->map == MAP_FAILED) {
+        int error = errno;
+        free(tx->owners);
+        *tx = (struct lbfwd_tx){.fd = -1};
+        return -error;
+    }
+    if (fd < 0)
+        tx->synchronized = 1;
+    else
+        tx_synchronize(tx);
+    return 0;
+}
+
+static inline void tx_detach(struct lbfwd_tx *tx)
+{
+    munmap(tx->map, tx->map_bytes);
+    free(tx->owners);
+    *tx = (struct lbfwd_tx){.fd = -1};
+}
+
+#endif

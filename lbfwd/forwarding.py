@@ -1,0 +1,97 @@
+"""What is to be forwarded where: the plain values that a generation is made of. No I/O.
+
+The supervisor derives a ``Forwarding`` from configuration, network and health; ``tables`` turns it
+into shared memory.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from lbfwd.encap import IPAddress
+
+
+@dataclass(frozen=True)
+class PathSpec:
+    """One next hop of a backend: MACs, outer addresses, TX ring and the link's MTU in bytes."""
+
+    src_mac: bytes
+    dst_mac: bytes
+    source: IPAddress
+    destination: IPAddress
+    tx: int
+    mtu: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A backend of a pool. Weight 0, or no path: it gets no traffic."""
+
+    name: str
+    address: IPAddress
+    weight: int
+    paths: tuple[PathSpec, ...]
+
+    @property
+    def effective_weight(self) -> int:
+        """The weight its table is populated with."""
+        return self.weight if self.paths else 0
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool with the members that are configured, usable or not."""
+
+    name: str
+    table_size: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """A service; port 0 stands for every port."""
+
+    name: str
+    vip: IPAddress
+    protocol: str
+    port: int
+    affinity: str
+    pool: str
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """A whole forwarding state."""
+
+    hash_key: bytes
+    services: tuple[ServiceState, ...]
+    pools: tuple[PoolState, ...]
+
+    def pool(self, name: str) -> PoolState:
+        """Return a pool by name. Raises KeyError."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)
+
+    def __repr__(self) -> str:
+        """Leave the secret out."""
+        return f"Forwarding({len(self.services)} services, {len(self.pools)} pools)"
+
+
+def fingerprint(forwarding: Forwarding, service: ServiceState) -> str:
+    """Return 16 hex digits that are equal on all nodes that would forward the service alike.
+
+    A BLAKE2b digest, keyed with the fleet's hash key, over what decides forwarding (DESIGN §4).
+    """
+    pool = forwarding.pool(service.pool)
+    facts = [
+        str(service.vip),
+        service.protocol,
+        service.port,
+        service.affinity,
+        pool.table_size,
+        sorted([m.name, str(m.address), m.effective_weight] for m in pool.members),
+    ]
+    text = json.dumps(facts, separators=(",", ":")).encode()
+    return hashlib.blake2b(text, key=forwarding.hash_key, digest_size=8).hexdigest()

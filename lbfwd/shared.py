@@ -1,0 +1,228 @@
+"""The layouts of shared memory, as Python values: packed to bytes and read back. DESIGN §5.
+
+``_ring.h`` defines every layout; nothing here knows an offset. ``tables`` decides what is written
+where, and when.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lbfwd._ringlib import ffi, lib
+from lbfwd.encap import IPAddress
+
+CONTROL_BYTES: int = ffi.sizeof("struct lbfwd_control")
+COUNTERS_BYTES: int = ffi.sizeof("struct lbfwd_counters")  # of one worker
+UNIT = 64  # alignment of everything in the arena
+_SNAPSHOT_MAGIC = int.from_bytes(b"lbfwdsnp", "little")
+_AFFINITIES = {"5-tuple": lib.LBFWD_AFFINITY_5TUPLE, "source": lib.LBFWD_AFFINITY_SOURCE}
+PROTOCOLS = {"tcp": 6, "udp": 17}
+
+
+@dataclass(frozen=True)
+class ServiceRow:
+    """One ``struct lbfwd_service``; offsets are within the arena."""
+
+    vip: int
+    protocol: str
+    port: int
+    affinity: str
+    counter: int
+    members: int
+    table_offset: int
+    members_offset: int
+    table_size: int
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """One ``struct lbfwd_backend``; the number of its row is its slot."""
+
+    path_first: int = 0
+    path_count: int = 0
+    incarnation: int = 0
+
+
+@dataclass(frozen=True)
+class PathRow:
+    """One ``struct lbfwd_path``: a prebuilt outer header and where it leaves."""
+
+    header: bytes
+    tx: int
+    mtu: int
+
+
+@dataclass(frozen=True)
+class SlotView:
+    """What a worker says of itself in its ``struct lbfwd_slot``."""
+
+    heartbeat: int
+    acknowledged: int
+    quiescent: bool
+    seen: int
+    bursts: int
+    waits: int
+    frames: int
+    sends: int
+
+
+def aligned(size: int) -> int:
+    """Round a size up to whole units."""
+    return -(-size // UNIT) * UNIT
+
+
+def hash_slots(entries: int) -> int:
+    """Return how many slots an open-addressing table for so many entries has: at most half full."""
+    return 1 << max(2, (2 * entries).bit_length())
+
+
+def pack_vips(vips: Sequence[IPAddress], slots: int) -> bytes:
+    """Return the look-up table of VIPs; a VIP's id is its place in ``vips``."""
+    rows = ffi.new("struct lbfwd_vip[]", slots)
+    for number, vip in enumerate(vips):
+        row = ffi.new("struct lbfwd_vip *")
+        row.address = list(vip.packed.ljust(16, b"\0"))
+        row.id, row.family = number, vip.version
+        _check("insert a VIP", lib.lbfwd_vip_insert(rows, slots, row))
+    return bytes(ffi.buffer(rows))
+
+
+def pack_services(services: Iterable[ServiceRow], slots: int) -> bytes:
+    """Return the look-up table of services by VIP, protocol and port."""
+    rows = ffi.new("struct lbfwd_service[]", slots)
+    for service in services:
+        row = ffi.new("struct lbfwd_service *")
+        row.vip, row.port, row.counter = service.vip, service.port, service.counter
+        row.protocol = PROTOCOLS[service.protocol]
+        row.affinity = _AFFINITIES[service.affinity]
+        row.members, row.members_offset = service.members, service.members_offset
+        row.table_size, row.table_offset = service.table_size, service.table_offset
+        _check("insert a service", lib.lbfwd_service_insert(rows, slots, row))
+    return bytes(ffi.buffer(rows))
+
+
+def pack_backends(backends: Sequence[BackendRow]) -> bytes:
+    """Return the array of backends, by slot."""
+    rows = ffi.new("struct lbfwd_backend[]", len(backends))
+    for row, backend in zip(rows, backends, strict=True):
+        row.path_first, row.path_count = backend.path_first, backend.path_count
+        row.incarnation = backend.incarnation
+    return bytes(ffi.buffer(rows))
+
+
+def pack_paths(paths: Sequence[PathRow]) -> bytes:
+    """Return the array of paths."""
+    rows = ffi.new("struct lbfwd_path[]", len(paths))
+    for row, path in zip(rows, paths, strict=True):
+        ffi.memmove(row.header, path.header, len(path.header))
+        row.header_len, row.tx = len(path.header), path.tx
+        row.mtu = min(path.mtu, 0xFFFF)
+    return bytes(ffi.buffer(rows))
+
+
+def pack_members(slots: Sequence[int]) -> bytes:
+    """Return a pool's members: backend slots in ascending order of identity."""
+    return bytes(ffi.buffer(ffi.new("uint32_t[]", list(slots))))
+
+
+def pack_snapshot(generation: int, hash_key: bytes, parts: dict[str, tuple[int, int]]) -> bytes:
+    """Return a snapshot's header.
+
+    ``parts``: (offset in the arena, number of rows) of ``vips``, ``services``, ``backends`` and
+    ``paths``.
+    """
+    row = ffi.new("struct lbfwd_snapshot *")
+    row.magic, row.generation = _SNAPSHOT_MAGIC, generation
+    row.hash_key = [int.from_bytes(hash_key[i : i + 8], "little") for i in (0, 8)]
+    row.vips_offset, row.vip_slots = parts["vips"]
+    row.services_offset, row.service_slots = parts["services"]
+    row.backends_offset, row.backends = parts["backends"]
+    row.paths_offset, row.paths = parts["paths"]
+    return bytes(ffi.buffer(row))
+
+
+SNAPSHOT_BYTES: int = aligned(ffi.sizeof("struct lbfwd_snapshot"))
+
+
+def check_snapshot(arena: Any, offset: int) -> None:
+    """Verify a snapshot in the arena as a worker will. Raises OSError (EBADMSG)."""
+    view = ffi.from_buffer(arena)
+    _check("verify the snapshot", lib.lbfwd_snapshot_check(view, len(view), offset))
+
+
+class Control:
+    """The control file: published generation, and one slot a worker."""
+
+    def __init__(self, memory: Any) -> None:
+        """Use a writable buffer of CONTROL_BYTES."""
+        self._memory = ffi.from_buffer(memory, require_writable=True)
+        self._control = ffi.cast("struct lbfwd_control *", self._memory)
+
+    def init(self, worker_slots: int, arena_bytes: int) -> None:
+        """Write an empty control file."""
+        size = len(self._memory)
+        result = lib.lbfwd_control_init(self._control, size, worker_slots, arena_bytes)
+        _check("initialize the control file", result)
+
+    def set_arena_bytes(self, size: int) -> None:
+        """Tell the workers how large the arena is now; seen with the next generation."""
+        self._control.arena_bytes = size
+
+    def publish(self, generation: int, offset: int) -> None:
+        """Make a snapshot the one in force: one store."""
+        lib.lbfwd_publish(self._control, generation, offset)
+
+    def acknowledged(self, slot: int, generation: int) -> bool:
+        """Whether the slot's worker uses the generation, or refers to none."""
+        return bool(lib.lbfwd_acknowledged(self._control, slot, generation))
+
+    def slot(self, index: int) -> SlotView:
+        """Read what a worker says of itself."""
+        row = self._control.slots[index]
+        return SlotView(
+            heartbeat=row.heartbeat,
+            acknowledged=row.acknowledged,
+            quiescent=bool(row.quiescent),
+            seen=row.seen,
+            bursts=row.bursts,
+            waits=row.waits,
+            frames=row.frames,
+            sends=row.sends,
+        )
+
+    def release(self) -> None:
+        """Let go of the buffer, so that it can be unmapped."""
+        ffi.release(self._memory)
+
+
+class CountersView:
+    """The counters file: one block a worker; read only."""
+
+    def __init__(self, memory: Any, workers: int) -> None:
+        """Use a buffer of ``workers`` times COUNTERS_BYTES."""
+        self._memory = ffi.from_buffer(memory)
+        self._rows = ffi.cast("struct lbfwd_counters *", self._memory)
+        self._workers = range(workers)
+
+    def service(self, slot: int) -> tuple[int, int]:
+        """Return (packets, bytes) of a service, over all workers."""
+        rows = [self._rows[worker].services[slot] for worker in self._workers]
+        return sum(row.packets for row in rows), sum(row.bytes for row in rows)
+
+    def backend(self, slot: int) -> tuple[int, int]:
+        """Return (packets, bytes) of a backend, over all workers."""
+        rows = [self._rows[worker].backends[slot] for worker in self._workers]
+        return sum(row.packets for row in rows), sum(row.bytes for row in rows)
+
+    def drop(self, reason: int) -> int:
+        """Return how many packets were dropped for a reason, over all workers."""
+        return sum(self._rows[worker].drops[reason] for worker in self._workers)
+
+    def release(self) -> None:
+        """Let go of the buffer, so that it can be unmapped."""
+        ffi.release(self._memory)
+
+
+def _check(operation: str, result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"{operation} failed")
