@@ -22,6 +22,7 @@ _Static_assert(sizeof(struct lbfwd_path) == 64, "a path is one cache line");
 _Static_assert(sizeof(struct lbfwd_vip) == 32, "shared layout");
 _Static_assert(sizeof(struct lbfwd_service) == 40, "shared layout");
 _Static_assert(sizeof(struct lbfwd_slot) % 64 == 0, "slots do not share cache lines");
+_Static_assert(sizeof(struct lbfwd_counters) % 65536 == 0, "a worker maps its block");
 _Static_assert(LBFWD_DROP_COUNT <= 64, "drops[64]");
 
 /* ---- the packet path ---- */

@@ -85,6 +85,7 @@ struct lbfwd_counter { uint64_t packets; uint64_t bytes; }; /* bytes: IP packet 
 
 struct lbfwd_counters {
     uint64_t drops[64];
+    uint64_t unused[8192 - 64];      /* a block begins on a page, also where pages have 64 KiB */
     struct lbfwd_counter services[LBFWD_MAX_SERVICES];
     struct lbfwd_counter backends[LBFWD_MAX_BACKENDS];
 };

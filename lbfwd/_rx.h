@@ -42,16 +42,20 @@ static inline struct tpacket_hdr_v1 *rx_block(const struct lbfwd_rx *rx, uint32_
     return &((struct tpacket_block_desc *)rx_unit(rx, index))->hdr.bh1;
 }
 
+/* VID 0 is a priority tag: such a frame is the parent interface's own (IEEE 802.1Q, 9.6). */
+static inline uint8_t belongs_to_a_vlan(uint32_t status, uint32_t tci)
+{
+    return (status & TP_STATUS_VLAN_VALID) && (tci & 0xfff);
+}
+
 static inline void describe_frame(struct lbfwd_frame *frame, const uint8_t *header, uint32_t mac,
-                                  uint32_t captured, uint32_t wire, uint32_t status,
-                                  uint32_t address_offset)
+                                  uint32_t captured, uint32_t wire, uint32_t address_offset)
 {
     const struct sockaddr_ll *from = (const struct sockaddr_ll *)(header + address_offset);
 
     frame->data = header + mac;
     frame->length = captured;
     frame->wire_length = wire;
-    frame->vlan_tagged = (status & TP_STATUS_VLAN_VALID) != 0;
     frame->packet_type = from->sll_pkttype;
     memcpy(&frame->offload, frame->data - VNET_BYTES, VNET_BYTES);
 }
@@ -129,8 +133,9 @@ static inline uint32_t rx_v3_take(struct lbfwd_rx *rx, struct lbfwd_frame *frame
     for (; taken < most && rx->left; taken++, rx->left--) {
         const struct tpacket3_hdr *header = rx_v3_packet(rx);
         describe_frame(&frames[taken], (const uint8_t *)header, header->tp_mac,
-                       header->tp_snaplen, header->tp_len, header->tp_status,
+                       header->tp_snaplen, header->tp_len,
                        TPACKET_ALIGN(sizeof(struct tpacket3_hdr)));
+        frames[taken].vlan_tagged = belongs_to_a_vlan(header->tp_status, header->hv1.tp_vlan_tci);
         __builtin_prefetch(frames[taken].data);
         rx->offset += header->tp_next_offset;
     }
@@ -206,8 +211,9 @@ static inline uint32_t rx_v2_take(struct lbfwd_rx *rx, struct lbfwd_frame *frame
         if (UNLIKELY(oversize && taken))
             break; /* there is memory for one: it begins a burst of its own */
         describe_frame(&frames[taken], (const uint8_t *)header, header->tp_mac,
-                       header->tp_snaplen, header->tp_len, header->tp_status,
+                       header->tp_snaplen, header->tp_len,
                        TPACKET_ALIGN(sizeof(struct tpacket2_hdr)));
+        frames[taken].vlan_tagged = belongs_to_a_vlan(header->tp_status, header->tp_vlan_tci);
         if (UNLIKELY(oversize))
             rx_v2_fetch_oversize(rx, &frames[taken]);
         __builtin_prefetch(frames[taken].data);

@@ -9,6 +9,8 @@
 #define TCP_FIN 0x01
 #define TCP_PSH 0x08
 #define TCP_CWR 0x80
+#define TCP_CHECKSUM_AT 16
+#define UDP_CHECKSUM_AT 6
 
 static inline int is_super_frame(const struct lbfwd_frame *frame)
 {
@@ -116,15 +118,16 @@ static inline uint32_t write_segment(uint8_t *ip, const struct lbfwd_packet *pac
     return length;
 }
 
-/* Whether the checksum that the metadata ask for lies inside the packet. */
+/* Whether the checksum that the metadata ask for is the transport header's own: anywhere else it
+ * would overwrite what the client sent. That header is known to lie inside the packet. */
 static inline int offload_is_sane(const struct lbfwd_frame *frame, const struct lbfwd_packet *packet)
 {
     uint32_t begin = ETHERNET_BYTES + packet->l4_offset;
+    uint32_t field = packet->protocol == IPPROTO_TCP ? TCP_CHECKSUM_AT : UDP_CHECKSUM_AT;
 
     if (LIKELY(!(frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
         return 1;
-    return frame->offload.csum_start == begin &&
-           (uint32_t)frame->offload.csum_offset + 2 <= packet->ip_length - packet->l4_offset;
+    return frame->offload.csum_start == begin && frame->offload.csum_offset == field;
 }
 
 /* The copy of the packet at ip gets the checksum that was left to hardware. The field holds the

@@ -16,6 +16,9 @@
 #ifndef PACKET_IGNORE_OUTGOING
 #define PACKET_IGNORE_OUTGOING 23
 #endif
+#ifndef PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+#define PACKET_FANOUT_FLAG_IGNORE_OUTGOING 0x4000
+#endif
 #define V2_QUEUE_BYTES (16 << 20) /* super-frames that wait beside a V2 ring */
 
 static inline int set_option(int fd, int level, int option, const void *value, socklen_t length)
@@ -75,10 +78,12 @@ static inline int bind_interface(int fd, int ifindex, int receive)
     return bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
 }
 
-/* The slot is computed by a program of ours, over a worker count of ours: DESIGN section 6. */
+/* The slot is computed by a program of ours, over a worker count of ours: DESIGN section 6. A
+ * group has to be told for itself that outgoing frames are none of its business. */
 static inline int fanout_join(int fd, int group)
 {
-    int flags = PACKET_FANOUT_CBPF | (group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
+    int flags = PACKET_FANOUT_CBPF | PACKET_FANOUT_FLAG_IGNORE_OUTGOING |
+                (group < 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
     int error = set_packet_option(fd, PACKET_FANOUT, (group < 0 ? 0 : group) | flags << 16);
     int joined = 0;
     socklen_t length = sizeof joined;

@@ -76,18 +76,20 @@ static inline int map_arena(struct lbfwd_worker *w)
 }
 
 /* Between bursts: use what is published last, and say so. A state that does not check is not
- * used and not acknowledged: the supervisor sees that, and the old one stays whole. */
-static inline void take_up(struct lbfwd_worker *w)
+ * used and not acknowledged: the supervisor sees that, and the old one stays whole for as long as
+ * the worker refers to it. Returns whether the worker uses what is published. */
+static inline int take_up(struct lbfwd_worker *w)
 {
     uint64_t published = __atomic_load_n(&w->control->published, __ATOMIC_SEQ_CST);
 
     if (LIKELY(published == w->published))
-        return;
+        return 1;
     if (map_arena(w) || snapshot_check(w->arena, w->arena_bytes, offset_of(published)))
-        return;
+        return 0;
     w->view = view_of(w->arena, offset_of(published));
     w->published = published;
     WRITE_SHARED(w->slot->acknowledged, generation_of(published));
+    return 1;
 }
 
 /* Between these two the worker may refer to a generation; outside, memory that only it could
@@ -95,7 +97,8 @@ static inline void take_up(struct lbfwd_worker *w)
 static inline void begin_references(struct lbfwd_worker *w)
 {
     __atomic_store_n(&w->slot->quiescent, 0, __ATOMIC_SEQ_CST);
-    take_up(w);
+    if (UNLIKELY(!take_up(w)))
+        w->published = 0; /* the old one's memory may have been reused since end_references */
 }
 
 static inline void end_references(struct lbfwd_worker *w)

@@ -1,0 +1,72 @@
+"""``lbfwd VERB``: a table of verbs; only the chosen verb's module is imported.
+
+A worker process re-imports this module (multiprocessing, spawn), so it must stay light. A verb's
+module has ``HELP``, ``configure(parser)`` and ``run(arguments) -> exit code``.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from lbfwd import __version__
+
+VERBS = {
+    "run": "run the load balancer in the foreground",
+    "check": "check a configuration file and change nothing",
+    "reload": "make the running load balancer read its configuration again",
+    "status": "show what the running load balancer does",
+    "demo": "balance real traffic in network namespaces on this machine",
+    "backend": "make this machine a backend",
+}
+_EXIT_CODES = "exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong usage"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; ``arguments`` default to those of the process. Returns the exit code.
+
+    Raises SystemExit, as argparse does: 2 for wrong usage, 0 after ``--help`` and ``--version``.
+    """
+    try:
+        try:
+            return _run(*_split(arguments))
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone can be handled
+    except KeyboardInterrupt:
+        print("lbfwd: interrupted", file=sys.stderr)
+    except BrokenPipeError:
+        # What is still buffered would be written at exit, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    module = importlib.import_module(f"lbfwd.cli.{verb}")
+    parser = argparse.ArgumentParser(prog=f"lbfwd {verb}", description=module.HELP)
+    module.configure(parser)
+    code: int = module.run(parser.parse_args(arguments))
+    return code
+
+
+def _split(arguments: Sequence[str] | None) -> tuple[str, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="lbfwd",
+        description="A layer-4 load balancer.",
+        epilog=_verbs_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lbfwd {__version__}")
+    parser.add_argument("verb", metavar="VERB", choices=VERBS, help="one of the verbs below")
+    parser.add_argument("rest", metavar="…", nargs=argparse.REMAINDER, help="lbfwd VERB --help")
+    chosen = parser.parse_args(arguments)
+    return chosen.verb, chosen.rest
+
+
+def _verbs_help() -> str:
+    lines = [f"  {verb:<8} {text}" for verb, text in VERBS.items()]
+    return "\n".join(["verbs:", *lines, "", _EXIT_CODES])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""``lbfwd status``: what the running lbfwd does, as tables or JSON."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbfwd.cli.run import add_runtime_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import RenderableType
+
+    from lbfwd.supervisor.status import BackendStatus, PoolStatus, Status
+
+HELP = "Show what the running lbfwd does."
+_PLAIN_WIDTH = 200  # of a file or pipe, where nothing is cut to a screen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_runtime_dir(parser)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print."""
+    from rich.console import Console
+
+    from lbfwd.api.client import ApiError, request
+    from lbfwd.supervisor.runtime import ADMIN_SOCKET
+    from lbfwd.supervisor.status import Status
+
+    try:
+        body = request(Path(args.runtime_dir) / ADMIN_SOCKET, "GET", "/status")
+    except ApiError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return 1
+    if args.json:
+        print(body.decode())
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    for part in render(Status.model_validate_json(body)):
+        console.print(part)
+    return 0
+
+
+def render(status: "Status") -> "Iterator[RenderableType]":
+    """Return the parts to print, in order."""
+    yield (
+        f"lbfwd {status.version} on {status.node}: generation {status.generation}, "
+        f"up {_duration(status.uptime_s)}, pid {status.pid}, {status.config_file}"
+    )
+    yield _workers(status)
+    yield _interfaces(status)
+    yield _services(status)
+    for pool in status.pools:
+        yield _pool(pool)
+    yield _drops(status)
+
+
+def _workers(status: "Status") -> "RenderableType":
+    rows = [
+        (
+            worker.slot,
+            worker.cpu,
+            worker.pid or "-",
+            worker.state,
+            worker.restarts,
+            f"{worker.heartbeat_age_ms} ms",
+            worker.seen,
+            worker.bursts,
+            worker.sends,
+            sum(ring.packets for ring in worker.rings),
+            sum(ring.drops for ring in worker.rings),
+            sum(ring.freezes for ring in worker.rings),
+        )
+        for worker in status.workers
+    ]
+    names = (
+        "slot cpu pid state restarts heartbeat seen bursts sends ring-packets ring-drops freezes"
+    )
+    return _table("workers", names.split(), rows)
+
+
+def _interfaces(status: "Status") -> "RenderableType":
+    rows = [
+        (
+            interface.name,
+            "in/out" if interface.receives else "out",
+            interface.state if interface.carrier or interface.state != "up" else "no carrier",
+            interface.mtu or "-",
+            "all packets" if interface.admits_all else "VIPs" if interface.receives else "-",
+            interface.device_tx_dropped,
+            interface.qdisc_tx_dropped,
+        )
+        for interface in status.interfaces
+    ]
+    names = ["interface", "use", "state", "mtu", "admits", "device-tx-drops", "qdisc-tx-drops"]
+    return _table("interfaces", names, rows)
+
+
+def _services(status: "Status") -> "RenderableType":
+    rows = [
+        (
+            service.name,
+            service.vip,
+            service.protocol,
+            service.port or "any",
+            service.pool,
+            service.packets,
+            service.bytes,
+            service.fingerprint,
+        )
+        for service in status.services
+    ]
+    names = ["service", "vip", "protocol", "port", "pool", "packets", "bytes", "fingerprint"]
+    return _table("services", names, rows)
+
+
+def _pool(pool: "PoolStatus") -> "RenderableType":
+    rows = [
+        (
+            backend.name,
+            backend.address,
+            backend.weight,
+            f"{backend.slots / pool.table_size:.1%}",
+            _state(backend),
+            ", ".join(f"{hop.gateway} on {hop.interface}" for hop in backend.hops) or "-",
+            backend.packets,
+            backend.bytes,
+        )
+        for backend in pool.backends
+    ]
+    names = ["backend", "address", "weight", "share", "state", "next hop", "packets", "bytes"]
+    return _table(f"pool {pool.name} (table of {pool.table_size})", names, rows)
+
+
+def _state(backend: "BackendStatus") -> str:
+    if not backend.usable:
+        return f"unusable: {backend.reason}"
+    return f"usable; {backend.reason}" if backend.reason else "usable"
+
+
+def _drops(status: "Status") -> "RenderableType":
+    rows = [(reason, count) for reason, count in status.drops.items() if count]
+    if not rows:
+        return "no packet was dropped"
+    return _table("dropped packets", ["reason", "packets"], rows)
+
+
+def _table(
+    title: str, names: "Iterable[str]", rows: "Iterable[tuple[object, ...]]"
+) -> "RenderableType":
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    rows = list(rows)
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    for column, name in enumerate(names):
+        numbers = bool(rows) and all(isinstance(row[column], int) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return (f"{days} d " if days else "") + f"{hour:02}:{minute:02}:{second:02}"

@@ -1,0 +1,157 @@
+"""TOML -> Config, or every reason why not. ``parse`` is pure; ``load`` reads the files."""
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lbfwd.config.key import RULE, HashKey, KeyFileError, open_at_once, parse_key, read_key_file
+from lbfwd.config.machine import Machine, lacking
+from lbfwd.config.model import Config
+from lbfwd.config.problem import MISSING, ConfigError, Finding, Problem, hidden, hide, show
+from lbfwd.config.rules import Document, cross_check, mark_bad
+from lbfwd.config.translate import Places, findings
+
+MAX_FILE_BYTES = 32 * 1024 * 1024  # the largest services and pools we hold, written out: 15 MB
+_TOML_PLACE = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
+_PLACEHOLDER = HashKey(bytes(16))  # stands for a key that was refused; never leaves this module
+
+
+def parse(
+    text: str,
+    file: str,
+    workers: Mapping[str, object] | None = None,
+    hash_key: bytes | None = None,
+) -> Config:
+    """Read a configuration from TOML text; reads no file and no machine state.
+
+    ``file`` names it in problems. ``workers`` replaces keys of ``[workers]`` (flags of the command
+    line, already of their type). ``hash_key`` is the 16 bytes that the hash_key_file holds.
+    Raises ConfigError with all that is wrong.
+    """
+    key = None if hash_key is None else HashKey(hash_key)
+    return _config(_document(text, file), file, workers or {}, key, None)
+
+
+def load(
+    path: Path,
+    workers: Mapping[str, object] | None = None,
+    machine: Machine | None = None,
+) -> Config:
+    """Read a configuration file and its hash_key_file (relative to the file's directory).
+
+    With ``machine`` (``this_machine()``) it is checked against that machine too. Raises
+    ConfigError with all that is wrong; a file that cannot be read is a problem too.
+    """
+    file = str(path)
+    document = _document(_read(path, file), file)
+    key: HashKey | Finding | None = None
+    key_file = document.get("hash_key_file")
+    if isinstance(key_file, str) and "hash_key" not in document:
+        try:
+            key = read_key_file(path.parent / key_file)
+        except KeyFileError as error:
+            key = Finding(("hash_key_file",), show(key_file), str(error))
+    return _config(document, file, workers or {}, key, machine)
+
+
+def _read(path: Path, file: str) -> str:
+    try:
+        with open_at_once(path) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise _refused(file, "", "not a regular file")
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _refused(file, "", f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _refused(file, "", "a path cannot hold a null character") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise _refused(file, "", f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refused(file, f"line {line}", "not UTF-8 text") from None
+
+
+def _refused(file: str, key: str, rule: str) -> ConfigError:
+    return ConfigError([Problem(file, key, "", rule)])
+
+
+def _document(text: str, file: str) -> Document:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise _refused(file, "", "arrays or tables are nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError; and plain for an integer of 4300 digits
+        match = _TOML_PLACE.fullmatch(str(error))
+        rule, place = match.groups() if match else (str(error), "")
+        raise _refused(file, place, f"not TOML: {hide(rule)}") from None
+
+
+def _config(
+    document: Document,
+    file: str,
+    workers: Mapping[str, object],
+    key: HashKey | Finding | None,
+    machine: Machine | None,
+) -> Config:
+    _override(document, workers)
+    places = Places(document, file, workers)
+    key = _take_key(document, key)
+    document["hash_key"] = _PLACEHOLDER if isinstance(key, Finding) else key
+    config, own = _validate(document)
+    for finding in own:
+        mark_bad(document, finding.location)
+    found = [*([key] if isinstance(key, Finding) else []), *own, *cross_check(document, places.key)]
+    if machine:
+        found += lacking(
+            _array(document, "node", "interfaces"), _array(document, "workers", "cpus"), machine
+        )
+    if config is None or found:
+        raise ConfigError(map(places.problem, found))
+    return config
+
+
+def _array(document: Document, table: str, key: str) -> list[object]:
+    place = document.get(table)
+    items = place.get(key) if isinstance(place, dict) else None
+    return items if isinstance(items, list) else []
+
+
+def _override(document: Document, workers: Mapping[str, object]) -> None:
+    table = document.setdefault("workers", {}) if workers else None
+    if isinstance(table, dict):  # anything else is a problem of the file's own
+        lists = {k: list(v) if isinstance(v, tuple) else v for k, v in workers.items()}
+        table.update(lists)
+
+
+def _take_key(document: Document, given: HashKey | Finding | None) -> HashKey | Finding:
+    """Take the secret out of the document, so that nothing that reports values ever meets it.
+
+    ``given`` is the key of the hash_key_file, or why there is none.
+    """
+    inline, path = document.pop("hash_key", None), document.pop("hash_key_file", None)
+    if inline is not None and path is not None:
+        rule = "either hash_key or hash_key_file, not both"
+        return Finding(("hash_key",), hidden(inline), rule)
+    if path is not None and not isinstance(path, str):
+        return Finding(("hash_key_file",), show(path), "a path in quotes")
+    if inline is not None:
+        try:
+            return parse_key(inline)
+        except ValueError as error:
+            return Finding(("hash_key",), hidden(inline), str(error))
+    rule = f"required: {RULE}, here or in a file that hash_key_file names"
+    return given or Finding(("hash_key",), MISSING, rule)
+
+
+def _validate(document: Document) -> tuple[Config | None, list[Finding]]:
+    try:
+        return Config.model_validate(document, by_alias=True, by_name=False), []
+    except ValidationError as error:
+        return None, findings(error)

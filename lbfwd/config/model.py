@@ -1,0 +1,279 @@
+"""The configuration as values: frozen, validated, complete with its defaults.
+
+A model checks what can be said of one key alone; rules.py checks keys against each other. Units
+stand in the names. Each validator raises ValueError with the rule in an operator's words.
+"""
+
+import re
+import socket
+from collections.abc import Hashable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from math import isqrt
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainValidator,
+)
+
+from lbfwd.config.key import HashKey
+
+IPAddress = IPv4Address | IPv6Address
+
+# As in _ring.h: LBFWD_MAX_WORKERS, _MAX_RX, _MAX_SERVICES, _MAX_MEMBERS, _MAX_BACKENDS.
+MAX_WORKERS = 64
+MAX_INTERFACES = 16
+MAX_SERVICES = 65536
+MAX_MEMBERS = 65535
+MAX_BACKENDS = 131072
+
+MAX_WEIGHT = 65535
+MAX_TABLE_SIZE = 2**24
+DEFAULT_TABLE_SIZE = 65537
+DEFAULT_RX_RING_MIB = 64
+DEFAULT_RX_BLOCK_KIB = 128
+
+_NAME = re.compile(r"[A-Za-z0-9._:/\[\]][A-Za-z0-9._:/\[\]-]{0,63}")
+_INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")  # the kernel's dev_valid_name()
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: never a destination
+_BROADCAST = IPv4Address("255.255.255.255")
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+def is_prime(number: int) -> bool:
+    """Tell whether a number is prime, by trial division (some 4,000 steps for a table size)."""
+    return number >= 2 and all(number % divisor for divisor in range(2, isqrt(number) + 1))
+
+
+def parse_name(value: object) -> str:
+    """Check the name of a node, pool, backend or service. Raises ValueError."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("a name is 1 to 64 letters, digits or . _ : / [ ] - and begins with no -")
+    return value
+
+
+def parse_interface(value: object) -> str:
+    """Check the form of an interface's name. Raises ValueError."""
+    if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or value in (".", ".."):
+        raise ValueError("an interface name is 1 to 15 characters, none of them space, / or :")
+    return value
+
+
+def parse_address(value: object) -> IPAddress:
+    """Read a unicast address that can be routed to. Raises ValueError naming what it is instead."""
+    text = str(value) if isinstance(value, IPv4Address | IPv6Address) else value
+    if not isinstance(text, str):
+        raise ValueError("an IPv4 or IPv6 address in quotes")
+    if "/" in text:
+        raise ValueError("one address, without a prefix length")
+    if "%" in text:
+        raise ValueError("an address without a zone: link-local addresses cannot be used")
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError("not an IPv4 or IPv6 address") from None
+    if kind := _unusable(address):
+        raise ValueError(f"{kind}; a unicast address is needed")
+    return address
+
+
+def _unusable(address: IPAddress) -> str:
+    """Say why nobody can be reached at this address from afar; empty: it is a usable one."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return f"an IPv4-mapped IPv6 address (write {address.ipv4_mapped})"
+    kinds = {
+        "the unspecified address": address.is_unspecified,
+        "an address of 0.0.0.0/8": isinstance(address, IPv4Address) and address in _THIS_NETWORK,
+        "the broadcast address": address == _BROADCAST,
+        "a multicast address": address.is_multicast,
+        "a loopback address": address.is_loopback,
+        "a link-local address": address.is_link_local,
+    }
+    return next((kind for kind, is_it in kinds.items() if is_it), "")
+
+
+def parse_table_size(value: object) -> int:
+    """Check the size of a Maglev table (paper section 3.4: prime). Raises ValueError."""
+    if type(value) is not int or not 2 <= value <= MAX_TABLE_SIZE or not is_prime(value):
+        raise ValueError(f"a prime number up to {MAX_TABLE_SIZE} (65537; 655373 for large pools)")
+    return value
+
+
+def parse_tx_ring_frames(value: object) -> int:
+    """Check the frames of a TX ring. Raises ValueError.
+
+    256 hold the segments of one super-frame (64 KiB at an MSS of 536: 123) and those of another.
+    """
+    if type(value) is not int or not 256 <= value <= 65536 or value & (value - 1):
+        raise ValueError("a power of two from 256 to 65536")
+    return value
+
+
+def _whole(low: int, high: int) -> PlainValidator:
+    """Make the check for a whole number in a range; a TOML boolean or float is none."""
+
+    def check(value: object) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return PlainValidator(check)
+
+
+def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = sorted({str(item) for item in items if items.count(item) > 1})
+    if twice:
+        raise ValueError(f"each one once: {', '.join(twice)} stands there more than once")
+    return items
+
+
+def _one_a_family(sources: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+    if len({source.version for source in sources}) < len(sources):
+        raise ValueError("at most one address of each family (IPv4, IPv6)")
+    return sources
+
+
+def service_name(vip: object, protocol: object, port: object) -> str:
+    """Name a service that has no name: ``192.0.2.10:80/tcp``, ``[2001:db8::1]:any/udp``."""
+    host = f"[{vip}]" if isinstance(vip, IPv6Address) else str(vip)
+    return f"{host}:{'any' if port is None else port}/{protocol}"
+
+
+Name = Annotated[str, PlainValidator(parse_name)]
+Interface = Annotated[str, PlainValidator(parse_interface)]
+Address = Annotated[IPAddress, PlainValidator(parse_address)]
+
+
+def _array(shortest: int = 0, longest: int | None = None) -> Any:
+    """Describe an array: TOML's are lists, ours are tuples, hence not strict about that."""
+    return Field(strict=False, min_length=shortest, max_length=longest)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+class Node(_Table):
+    """One box: its name, where VIP packets arrive, the outer source of its tunnels by family.
+
+    ``source`` holds at most one address a family; for a family without one it is the output
+    interface's first global address.
+    """
+
+    name: Name = Field(default_factory=socket.gethostname)
+    interfaces: Annotated[
+        tuple[Interface, ...], _array(1, MAX_INTERFACES), AfterValidator(_each_once)
+    ]
+    source: Annotated[tuple[Address, ...], _array(), AfterValidator(_one_a_family)] = ()
+
+
+class Workers(_Table):
+    """The forwarding processes, one a cpu, and their rings (Documentation/networking/packet_mmap).
+
+    ``rx_block_kib`` is at least 128, so that a 64 KiB super-frame and its headers fit into a
+    block. Every ``rx_retire_ms`` a block is handed over however full it is: the number of blocks
+    times that is how long packets can wait for a worker (512 ms by default, more than it takes to
+    replace one that died); ``flows`` is how many live flows one worker can remember (in effect with the flow
+    table, which this version does not have yet).
+    """
+
+    cpus: Annotated[
+        tuple[Annotated[int, _whole(0, 65535)], ...],
+        _array(1, MAX_WORKERS),
+        AfterValidator(_each_once),
+    ]
+    ring: Literal["v3", "v2"] = "v3"
+    rx_ring_mib: Annotated[int, _whole(1, 4096)] = DEFAULT_RX_RING_MIB
+    rx_block_kib: Annotated[int, _whole(128, 4096)] = DEFAULT_RX_BLOCK_KIB
+    rx_retire_ms: Annotated[int, _whole(1, 1000)] = 1
+    busy_poll_us: Annotated[int, _whole(0, 100_000)] = 0
+    tx_ring_frames: Annotated[int, PlainValidator(parse_tx_ring_frames)] = 4096
+    qdisc_bypass: bool = False
+    fanout: Literal["hash", "cpu", "queue"] = "hash"
+    flows: Annotated[int, _whole(1024, 2**27)] = 1_048_576
+
+
+class Health(_Table):
+    """How the backends of a pool are watched; this version knows only ``none``."""
+
+    type: Literal["none"] = "none"
+
+
+class Backend(_Table):
+    """A server of a pool. Its name (default: its address) is its identity in the Maglev table.
+
+    A backend of weight 0 gets no new flows.
+    """
+
+    address: Address
+    name: Name = Field(default_factory=lambda valid: str(valid["address"]))
+    weight: Annotated[int, _whole(0, MAX_WEIGHT)] = 1
+
+
+class Pool(_Table):
+    """A named set of backends; ``table_size`` is prime (paper section 3.4)."""
+
+    name: Name
+    table_size: Annotated[int, PlainValidator(parse_table_size)] = DEFAULT_TABLE_SIZE
+    backends: Annotated[tuple[Backend, ...], _array(1, MAX_MEMBERS)]
+    health: Health = Health()
+
+
+class Service(_Table):
+    """A VIP, protocol and port (None: every port), and the pool that answers for it."""
+
+    vip: Address
+    protocol: Literal["tcp", "udp"]
+    port: Annotated[int, _whole(1, 65535)] | None = None
+    name: Name = Field(
+        default_factory=lambda valid: service_name(valid["vip"], valid["protocol"], valid["port"])
+    )
+    pool: Name
+    affinity: Literal["5-tuple", "source"] = "5-tuple"
+
+
+class Config(_Table):
+    """A whole configuration; the TOML keys of ``pools`` and ``services`` are singular."""
+
+    # Never dumped: what is dumped is printed sooner or later.
+    hash_key: InstanceOf[HashKey] = Field(exclude=True, repr=False)
+    node: Node
+    workers: Workers
+    pools: Annotated[tuple[Pool, ...], _array()] = Field(default=(), alias="pool")
+    services: Annotated[tuple[Service, ...], _array(0, MAX_SERVICES)] = Field(
+        default=(), alias="service"
+    )
+
+
+_TABLES: dict[tuple[str, ...], type[_Table]] = {
+    (): Config,
+    ("node",): Node,
+    ("workers",): Workers,
+    ("pool",): Pool,
+    ("pool", "backends"): Backend,
+    ("pool", "health"): Health,
+    ("service",): Service,
+}
+
+
+def known_keys(table: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the keys that a table may have; ``("pool", "backends")`` names the table."""
+    fields = _TABLES[tuple(table)].model_fields
+    keys = tuple(field.alias or name for name, field in fields.items())
+    return (*keys, "hash_key_file") if not table else keys
+
+
+def tables_with(key: str) -> tuple[tuple[str, ...], ...]:
+    """Return the tables in which a key has its place."""
+    return tuple(table for table in _TABLES if key in known_keys(table))

@@ -1,0 +1,175 @@
+"""Rules between keys, checked on the document: they hold even where other parts are wrong.
+
+What is wrong by itself has been marked BAD before; a rule that needs a BAD value keeps silent, so
+that nobody is told of what only follows from another mistake.
+"""
+
+import mmap
+from collections.abc import Callable, Hashable, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from lbfwd.config.model import (
+    DEFAULT_RX_BLOCK_KIB,
+    DEFAULT_RX_RING_MIB,
+    DEFAULT_TABLE_SIZE,
+    MAX_BACKENDS,
+    IPAddress,
+    service_name,
+)
+from lbfwd.config.problem import Finding, Location, show
+from lbfwd.config.translate import closest
+
+BAD: Any = object()
+
+Document = dict[str, Any]
+KeyOf = Callable[[Location], str]
+_PAGE_KIB = mmap.PAGESIZE // 1024
+
+
+def mark_bad(document: Document, location: Location) -> None:
+    """Replace the value at this place (present or missing) by BAD."""
+    place: Any = document
+    for step in location[:-1]:
+        place = place[step]
+        if place is BAD:  # the whole is bad already
+            return
+    place[location[-1]] = BAD
+
+
+def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    """Yield what is wrong between keys; ``key_of`` turns a location into its key path."""
+    yield from _workers(document.get("workers"))
+    yield from _pool_names(document, key_of)
+    for location, pool in _tables(document, "pool"):
+        yield from _pool(location, pool)
+    yield from _services(document, key_of)
+    yield from _pools_of_services(document)
+    yield from _vips_used_otherwise(document, key_of)
+
+
+def _tables(parent: Document, key: str, at: Location = ()) -> Iterator[tuple[Location, Document]]:
+    items = parent.get(key)
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict):
+            yield (*at, key, index), item
+
+
+def _address(table: Document, key: str) -> Any:
+    value = table.get(key, BAD)
+    return value if value is BAD else ip_address(value)
+
+
+class _Taken:
+    """Remembers where each value stands first."""
+
+    def __init__(self) -> None:
+        self._first: dict[Hashable, Location] = {}
+
+    def by(self, value: Hashable, location: Location) -> Location | None:
+        """Return the entry that has this value already, if any."""
+        if value is BAD or (isinstance(value, tuple) and BAD in value):
+            return None
+        first = self._first.setdefault(value, location)
+        return None if first is location else first
+
+
+def _workers(table: Any) -> Iterator[Finding]:
+    if not isinstance(table, dict):
+        return
+    ring_mib = table.get("rx_ring_mib", DEFAULT_RX_RING_MIB)
+    block_kib = table.get("rx_block_kib", DEFAULT_RX_BLOCK_KIB)
+    if block_kib is BAD:
+        return
+    at = ("workers", "rx_block_kib")
+    if block_kib % _PAGE_KIB:
+        yield Finding(at, show(block_kib), f"a multiple of the page size, {_PAGE_KIB} KiB")
+    elif ring_mib is not BAD and (ring_mib * 1024 % block_kib or ring_mib * 1024 < 2 * block_kib):
+        rule = f"blocks must fill the ring of {ring_mib} MiB (rx_ring_mib) exactly, at least two"
+        yield Finding(at, show(block_kib), rule)
+
+
+def _pool_names(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    taken, backends = _Taken(), 0
+    for location, pool in _tables(document, "pool"):
+        backends += sum(1 for _ in _tables(pool, "backends"))
+        name = pool.get("name", BAD)
+        if first := taken.by(name, location):
+            rule = f"two pools cannot have one name; {key_of(first)} has it already"
+            yield Finding((*location, "name"), show(name), rule)
+    if backends > MAX_BACKENDS:
+        rule = f"all pools together hold at most {MAX_BACKENDS} backends"
+        yield Finding(("pool",), f"({backends} backends)", rule)
+
+
+def _pool(location: Location, pool: Document) -> Iterator[Finding]:
+    names, addresses = _Taken(), _Taken()
+    for at, backend in _tables(pool, "backends", location):
+        address = _address(backend, "address")
+        twice = addresses.by(address, at)
+        if twice:
+            rule = f"a backend stands in a pool once; backends[{twice[-1]}] has this address"
+            yield Finding((*at, "address"), show(backend["address"]), rule)
+        name = backend.get("name", BAD if twice or address is BAD else str(address))
+        if first := names.by(name, at):
+            rule = f"names are unique in a pool; backends[{first[-1]}] has this one"
+            yield Finding((*at, "name"), show(name), rule)
+    size = pool.get("table_size", DEFAULT_TABLE_SIZE)
+    backends = pool.get("backends")
+    if size is not BAD and isinstance(backends, list) and size < len(backends):
+        rule = f"the table needs a slot for each of the {len(backends)} backends at least"
+        yield Finding((*location, "table_size"), show(size), rule)
+
+
+def _services(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    names, places = _Taken(), _Taken()
+    for at, service in _tables(document, "service"):
+        vip = _address(service, "vip")
+        protocol, port = service.get("protocol", BAD), service.get("port")
+        twice = places.by((vip, protocol, port), at)
+        if twice:
+            rule = f"same VIP, protocol and port as {key_of(twice)}"
+            yield Finding(at, show(service_name(vip, protocol, port)), rule)
+        unnamed = BAD if twice or BAD in (vip, protocol, port) else None
+        name = service.get("name", unnamed) or service_name(vip, protocol, port)
+        if first := names.by(name, at):
+            rule = f"two services cannot have one name; {key_of(first)} has it already"
+            yield Finding((*at, "name"), show(name), rule)
+
+
+def _pools_of_services(document: Document) -> Iterator[Finding]:
+    if document.get("pool") is BAD:
+        return
+    names = [pool.get("name", BAD) for _, pool in _tables(document, "pool")]
+    if BAD in names:  # it may be the one that is meant
+        return
+    for at, service in _tables(document, "service"):
+        name = service.get("pool", BAD)
+        if name is not BAD and name not in names:
+            meant = closest(name, names)
+            advice = f'did you mean "{meant}"?' if meant else _pools_there_are(names)
+            yield Finding((*at, "pool"), show(name), f"no pool has this name; {advice}")
+
+
+def _pools_there_are(names: list[str]) -> str:
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"there are: {shown}" if names else "there is no pool at all"
+
+
+def _vips_used_otherwise(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    # A packet to a VIP comes back to the nodes: it reaches no backend and no tunnel's source.
+    vips: dict[IPAddress, Location] = {}
+    for at, service in _tables(document, "service"):
+        vips.setdefault(_address(service, "vip"), at)
+    vips.pop(BAD, None)
+    for at, pool in _tables(document, "pool"):
+        for place, backend in _tables(pool, "backends", at):
+            if service_at := vips.get(_address(backend, "address")):
+                rule = f"the VIP of {key_of(service_at)}; a backend needs an address of its own"
+                yield Finding((*place, "address"), show(backend["address"]), rule)
+    node = document.get("node")
+    sources = node.get("source") if isinstance(node, dict) else None
+    for index, source in enumerate(sources if isinstance(sources, list) else ()):
+        if source is not BAD and (service_at := vips.get(ip_address(source))):
+            rule = f"the VIP of {key_of(service_at)}; the node needs an address of its own"
+            yield Finding(("node", "source", index), show(source), rule)

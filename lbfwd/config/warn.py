@@ -1,0 +1,149 @@
+"""What is allowed and yet probably not meant."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from lbfwd.config.model import Config, IPAddress, Pool, Service
+from lbfwd.config.problem import Problem, entry, show
+
+IPNetwork = IPv4Network | IPv6Network
+Shares = Callable[[Sequence[str], Sequence[int], int], Sequence[int]]
+
+_SLOTS_A_BACKEND = 100  # paper section 3.4: then shares differ by at most 1 %
+_SHARE_TOLERANCE = 0.05
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of this machine: its interface, and the prefix that is connected through it."""
+
+    interface: str
+    address: IPAddress
+    network: IPNetwork
+
+
+def warnings(
+    config: Config,
+    file: str,
+    *,
+    local: Collection[LocalAddress] | None = None,
+    shares: Shares | None = None,
+) -> tuple[Problem, ...]:
+    """Return what an operator should look at again.
+
+    ``local`` are the machine's addresses (default: ask the kernel, which blocks and may not be
+    done in a thread that runs an event loop); ``shares`` populates a table and counts the slots
+    of each backend (default: lbfwd.maglev.shares). Raises OSError when the kernel does not tell.
+    """
+    local = local_addresses() if local is None else local
+    shares = shares or _maglev_shares
+    return (
+        *_unused(config, file),
+        *(problem for pool in config.pools for problem in _table(pool, file, shares)),
+        *_vips(config.services, file, local),
+        *_sources(config, file, {entry.address for entry in local}),
+    )
+
+
+def _maglev_shares(names: Sequence[str], weights: Sequence[int], size: int) -> Sequence[int]:
+    from lbfwd.maglev import shares  # noqa: PLC0415 - it loads the C extension
+
+    return shares(names, weights, size)
+
+
+def _unused(config: Config, file: str) -> Iterator[Problem]:
+    if not config.services:
+        yield Problem(file, "service", "", "no service: nothing will be forwarded")
+    used = {service.pool for service in config.services}
+    for pool in config.pools:
+        if pool.name not in used:
+            yield Problem(file, entry("pool", pool.name), "", "no service uses this pool")
+
+
+def _table(pool: Pool, file: str, shares: Shares) -> Iterator[Problem]:
+    """Say where the Maglev table cannot express the weights that the pool asks for."""
+    at, size, count = entry("pool", pool.name), pool.table_size, len(pool.backends)
+    weights = [backend.weight for backend in pool.backends]
+    if not any(weights):
+        yield Problem(file, at, "", "every weight is 0: the pool gets no new flows")
+        return
+    if size < _SLOTS_A_BACKEND * count:
+        rule = f"less than {_SLOTS_A_BACKEND} slots for each of {count} backends: shares are coarse"
+        yield Problem(file, f"{at}.table_size", show(size), rule)
+    names = [backend.name for backend in pool.backends]
+    won = dict(zip(names, shares(names, weights, size), strict=True))
+    ideal = {b.name: size * b.weight / sum(weights) for b in pool.backends if b.weight}
+    if without := [name for name in ideal if not won[name]]:
+        rule = f"the table is too small for these weights; no slot for {_listed(without)}"
+        yield Problem(file, f"{at}.table_size", show(size), rule)
+    off = {name: abs(won[name] - want) / want for name, want in ideal.items() if won[name]}
+    if coarse := [name for name, error in off.items() if error > _SHARE_TOLERANCE]:
+        worst = max(coarse, key=lambda name: off[name])
+        rule = (
+            f"shares more than {_SHARE_TOLERANCE:.0%} off their weight: {_listed(coarse)}"
+            f" (worst: {worst} has {won[worst]} slots instead of {ideal[worst]:.1f})"
+        )
+        yield Problem(file, f"{at}.table_size", show(size), rule)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _vips(
+    services: Sequence[Service], file: str, local: Collection[LocalAddress]
+) -> Iterator[Problem]:
+    seen: set[IPAddress] = set()  # one warning a VIP
+    for service in services:
+        rule = "" if service.vip in seen else _vip_rule(service.vip, local)
+        seen.add(service.vip)
+        if rule:
+            key = f"{entry('service', service.name)}.vip"
+            yield Problem(file, key, show(str(service.vip)), rule)
+
+
+def _vip_rule(vip: IPAddress, local: Collection[LocalAddress]) -> str:
+    for here in local:
+        if vip == here.address:
+            return (
+                f"also an address of this machine ({here.interface}): packets to it will never"
+                " reach the machine's own programs"
+            )
+    for here in local:
+        if vip in here.network:
+            asks = "ARP" if vip.version == 4 else "neighbour discovery"
+            return (
+                f"inside the connected prefix {here.network} of {here.interface}: nobody will"
+                f" answer {asks} for it; announce it by routing"
+            )
+    return ""
+
+
+def _sources(config: Config, file: str, local: Collection[IPAddress]) -> Iterator[Problem]:
+    for index, source in enumerate(config.node.source):
+        if source not in local:
+            rule = "not an address of this machine: ICMP errors about tunnels will not come here"
+            yield Problem(file, f"node.source[{index}]", show(str(source)), rule)
+
+
+def local_addresses() -> tuple[LocalAddress, ...]:
+    """Ask the kernel for this machine's addresses (rtnetlink(7), RTM_GETADDR). Raises OSError."""
+    with IPRoute() as netlink:
+        names = {link["index"]: link.get("ifname") for link in netlink.get_links()}
+        return tuple(
+            _local_address(names.get(message["index"], "?"), message)
+            for message in netlink.get_addr()
+        )
+
+
+def _local_address(interface: str, message: Any) -> LocalAddress:
+    """Read a RTM_NEWADDR: IFA_ADDRESS is the prefix's, or the peer's where IFA_LOCAL is ours."""
+    prefix = message.get("address")
+    network = ip_network(f"{prefix}/{message['prefixlen']}", strict=False)
+    return LocalAddress(interface, ip_address(message.get("local") or prefix), network)

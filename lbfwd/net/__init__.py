@@ -1,0 +1,1 @@
+"""The kernel's networking as lbfwd needs it: packet programs, guard, routes and neighbours."""

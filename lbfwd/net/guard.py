@@ -1,0 +1,148 @@
+"""The ingress guard: the kernel's own stack never sees a packet for a VIP.
+
+An nftables ``netdev`` ingress chain runs right behind the packet taps: the rings have had their
+copy, and a VIP packet that went on would be routed a second time, or answered, by this machine.
+
+A tagged frame belongs to the VLAN device above (eth0.100), whose guard decides, so rules match
+the ethertype of the link layer, which shows the tag although it has been taken out of the frame
+(nft_payload); ``ip daddr`` alone would look through it. The exception is tag 0, a mere priority
+(IEEE 802.1Q), which the stack takes for the parent's own.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+IPAddress = IPv4Address | IPv6Address
+
+_TABLE = "netdev lbfwd"
+_PRIORITY = -300  # before other ingress chains: what they do to VIP packets cannot matter
+_RULES = {
+    "vip4": "ether type ip ip daddr @vip4",
+    "vip6": "ether type ip6 ip6 daddr @vip6",
+    "priority4": "vlan id 0 vlan type ip ip daddr @vip4",
+    "priority6": "vlan id 0 vlan type ip6 ip6 daddr @vip6",
+}
+_ABSENT = "No such file or directory"
+_FORBIDDEN = "Operation not permitted"
+
+
+class GuardError(Exception):
+    """The guard cannot be installed, read or removed; the text says why."""
+
+
+async def install(interfaces: Sequence[str], vips: Collection[IPAddress]) -> None:
+    """Install the guard, or replace it in one transaction: no packet passes meanwhile.
+
+    Raises GuardError: no nft, no CAP_NET_ADMIN, no such interface.
+    """
+    await _nft("-f", "-", stdin=_ruleset(_chains(interfaces), vips))
+
+
+async def missing(interfaces: Sequence[str], vips: Collection[IPAddress] | None = None) -> bool:
+    """Whether the guard is not what ``install`` would make it: flushed, or a device made again.
+
+    ``vips`` None: the addresses are not compared. Raises GuardError as ``install`` does.
+    """
+    try:
+        chains = _chains(interfaces)
+    except GuardError:  # the device is gone, and on kernels before 6.16 its chain with it
+        return True
+    listing = await _list()
+    if listing is None or _rules(listing) != {chain: list(_RULES) for chain in chains}:
+        return True
+    return vips is not None and _addresses(listing) != {str(vip) for vip in vips}
+
+
+async def remove() -> None:
+    """Remove the guard; fine where there is none. Raises GuardError."""
+    await _nft("-f", "-", stdin=f"add table {_TABLE}\ndelete table {_TABLE}\n")
+
+
+def _chains(interfaces: Sequence[str]) -> dict[str, str]:
+    """Return the interface of each chain.
+
+    Named after the index: a device that was made again has another one, and the old chain hooks
+    nothing (nft's JSON does not tell a chain's device).
+    """
+    return {f"if{_index(name)}": name for name in interfaces}
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise GuardError(f"ingress guard: {interface}: no such interface") from error
+
+
+def _ruleset(chains: dict[str, str], vips: Collection[IPAddress]) -> str:
+    lines = [f"add table {_TABLE}", f"delete table {_TABLE}", f"table {_TABLE} {{"]
+    for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
+        members = ", ".join(
+            str(vip) for vip in sorted(set(vips), key=int) if vip.version == version
+        )
+        elements = f"elements = {{ {members} }};" if members else ""
+        lines.append(f"set vip{version} {{ type {kind}; {elements} }}")
+    rules = "\n".join(f'{match} counter drop comment "{name}"' for name, match in _RULES.items())
+    for chain, interface in chains.items():
+        hook = f'type filter hook ingress device "{interface}" priority {_PRIORITY};'
+        lines.append(f"chain {chain} {{ {hook} policy accept;\n{rules}\n}}")
+    return "\n".join([*lines, "}\n"])
+
+
+async def _list() -> list[dict[str, Any]] | None:
+    """Return the table's objects as nft lists them; None where there is no table."""
+    output = await _nft("-j", "list", "table", *_TABLE.split(), absent="")
+    return list(json.loads(output)["nftables"]) if output else None
+
+
+def _rules(listing: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the names of each hooked chain's rules, in order."""
+    chains: dict[str, list[str]] = {
+        item["chain"]["name"]: []
+        for item in listing
+        if item.get("chain", {}).get("hook") == "ingress"
+    }
+    for rule in (item["rule"] for item in listing if "rule" in item):
+        chains.setdefault(rule["chain"], []).append(rule.get("comment", ""))
+    return chains
+
+
+def _addresses(listing: list[dict[str, Any]]) -> set[str]:
+    sets = (item["set"] for item in listing if "set" in item)
+    return {str(element) for found in sets for element in found.get("elem", ())}
+
+
+async def _nft(*arguments: str, stdin: str = "", absent: str | None = None) -> str:
+    """Run nft and return what it prints; ``absent`` where what it shall list does not exist."""
+    pipe = asyncio.subprocess.PIPE
+    # A file, not a pipe: nft may end without reading, and a pipe's writer fails in many ways then.
+    with os.fdopen(os.memfd_create("nft"), "w+b") as rules:
+        rules.write(stdin.encode())
+        rules.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "nft", *arguments, stdin=rules, stdout=pipe, stderr=pipe, env=_environment()
+            )
+        except FileNotFoundError as error:
+            raise GuardError(
+                "ingress guard: no nft command; install the package nftables"
+            ) from error
+    output, complaint = await process.communicate()
+    if process.returncode == 0:
+        return output.decode()
+    text = complaint.decode(errors="replace").strip()
+    if absent is not None and _ABSENT in text:
+        return absent
+    if _FORBIDDEN in text:
+        raise GuardError("ingress guard: needs CAP_NET_ADMIN (nft: Operation not permitted)")
+    raise GuardError(f"ingress guard: nft {' '.join(arguments)}: {text}")
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which nft's errors are in English."""
+    return os.environ | {"LC_ALL": "C"}

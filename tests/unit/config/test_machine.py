@@ -1,0 +1,88 @@
+"""What this machine lacks, on machines made up and on this one."""
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from lbfwd.config import ConfigError, load, model
+from lbfwd.config.machine import Machine, check_machine, parse_ranges, this_machine
+from tests.unit.config.samples import FILE, GOOD, accepted, change
+
+ETHERNET, LOOPBACK, TUN = 1, 772, 65534
+MACHINE = Machine({"eth0": ETHERNET, "lo": LOOPBACK, "tun0": TUN}, frozenset({0, 1, 2, 5}))
+
+
+def test_a_fitting_machine() -> None:
+    assert check_machine(accepted(GOOD), FILE, machine=MACHINE) == ()
+
+
+def test_interfaces() -> None:
+    config = accepted(change('["eth0"]', '["eth0", "eth7", "lo", "tun0"]'))
+    found = check_machine(config, FILE, machine=MACHINE)
+    assert [(p.file, p.key, p.value, p.rule) for p in found] == [
+        (FILE, "node.interfaces[1]", '"eth7"', "no such interface; there are: eth0, lo, tun0"),
+        (FILE, "node.interfaces[2]", '"lo"', "not an Ethernet interface (loopback)"),
+        (FILE, "node.interfaces[3]", '"tun0"', "not an Ethernet interface (no link layer)"),
+    ]
+
+
+def test_more_workers_than_cores() -> None:
+    config = accepted(change("[0]", "[0, 1, 2, 3, 5]"))
+    assert [(p.key, p.value, p.rule) for p in check_machine(config, FILE, machine=MACHINE)] == [
+        ("workers.cpus", "[0, 1, 2, 3, 5]", "5 workers, but this machine has 4 cores"),
+        ("workers.cpus", "[0, 1, 2, 3, 5]", "not online: 3; online: 0-2,5"),
+    ]
+
+
+def test_a_flag_is_named() -> None:
+    config = accepted(GOOD, workers={"cpus": (9,)})
+    (problem,) = check_machine(config, FILE, ["cpus"], MACHINE)
+    assert (problem.file, problem.key, problem.value) == ("command line", "--cpus", "[9]")
+
+
+def test_load_reports_the_machine_with_all_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "lb.toml"
+    path.write_text(
+        change("port = 80", "port = 0", change('["eth0"]', '["eth7", 3]')).replace("[0]", "[7, -1]")
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path, machine=MACHINE)
+    assert [p.key for p in caught.value.problems] == [
+        "node.interfaces[1]",
+        "workers.cpus[1]",
+        'service "web".port',
+        "node.interfaces[0]",
+        "workers.cpus",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("0\n", {0}), ("0-3\n", {0, 1, 2, 3}), ("0,2-3,8\n", {0, 2, 3, 8})]
+)
+def test_cpu_lists(text: str, cpus: set[int]) -> None:
+    assert parse_ranges(text) == cpus
+
+
+def test_this_machine() -> None:
+    machine = this_machine()
+    assert set(machine.interfaces) == {name for _, name in socket.if_nameindex()}
+    assert machine.interfaces["lo"] == LOOPBACK
+    assert os.sched_getaffinity(0) <= machine.cpus
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (model.MAX_WORKERS, "MAX_WORKERS"),
+        (model.MAX_INTERFACES, "MAX_RX"),
+        (model.MAX_SERVICES, "MAX_SERVICES"),
+        (model.MAX_BACKENDS, "MAX_BACKENDS"),
+        (model.MAX_MEMBERS, "MAX_MEMBERS"),
+    ],
+)
+def test_limits_are_those_of_the_data_plane(ours: int, theirs: str) -> None:
+    header = (Path(model.__file__).parents[1] / "_ring.h").read_text()
+    assert re.findall(rf"#define LBFWD_{theirs} (\d+)", header) == [str(ours)]

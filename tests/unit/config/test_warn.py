@@ -1,0 +1,135 @@
+"""Warnings, with a slow and obvious Maglev table and made-up addresses."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+
+import mmh3
+
+from lbfwd.config import Config, Problem
+from lbfwd.config.warn import LocalAddress, warnings
+from tests.unit.config.samples import FILE, GOOD, accepted, change
+
+BACKENDS = '[{ address = "10.0.0.11" }, { name = "b", address = "10.0.0.12" }]'
+HERE = (
+    LocalAddress("lo", ip_address("127.0.0.1"), ip_network("127.0.0.0/8")),
+    LocalAddress("eth0", ip_address("203.0.113.10"), ip_network("203.0.113.0/24")),
+    LocalAddress("eth0", ip_address("2001:db8::10"), ip_network("2001:db8::/64")),
+)
+
+
+def slow_shares(names: Sequence[str], weights: Sequence[int], size: int) -> list[int]:
+    """Maglev as the paper tells it (section 3.4), one turn at a time, in exact fractions."""
+    slots: list[str | None] = [None] * size
+    by_name = sorted(zip(names, weights, strict=True), key=lambda pair: pair[0].encode())
+    wishes = {}
+    for name, _ in by_name:
+        h1, h2 = mmh3.hash64(name, seed=0, signed=False)
+        wishes[name] = iter([(h1 % size + j * (h2 % (size - 1) + 1)) % size for j in range(size)])
+    turn = 0
+    while None in slots:
+        turn += 1
+        for name, weight in by_name:
+            share = Fraction(weight, max(weights))
+            if turn * share // 1 > (turn - 1) * share // 1 and None in slots:
+                slots[next(slot for slot in wishes[name] if slots[slot] is None)] = name
+    return [slots.count(name) for name in names]
+
+
+def found(config: Config, here: Sequence[LocalAddress] = HERE) -> list[Problem]:
+    return list(warnings(config, FILE, local=here, shares=slow_shares))
+
+
+def with_pool(size: int, *weights: int) -> Config:
+    backends = ", ".join(
+        f'{{ name = "b{i}", address = "10.0.1.{i}", weight = {weight} }}'
+        for i, weight in enumerate(weights)
+    )
+    return accepted(
+        change(f"backends = {BACKENDS}", f"table_size = {size}\nbackends = [{backends}]")
+    )
+
+
+def test_nothing_to_say() -> None:
+    assert found(with_pool(211, 1, 1)) == []
+
+
+def test_a_table_below_100_slots_a_backend() -> None:
+    (problem,) = found(with_pool(199, 1, 1))
+    assert (problem.key, problem.value) == ('pool "web".table_size', "199")
+    assert "less than 100 slots for each of 2 backends" in problem.rule
+
+
+def test_a_weight_without_a_slot() -> None:
+    (problem,) = found(with_pool(503, 65535, 1, 60000, 0))
+    assert problem.rule == "the table is too small for these weights; no slot for b1"
+
+
+def test_a_share_far_off_its_weight() -> None:
+    # 307 slots, weights 1000 and 5: b1's share is 1.53 slots, and slots are whole.
+    config = with_pool(307, 1000, 5)
+    won = slow_shares(["b0", "b1"], [1000, 5], 307)
+    (problem,) = found(config)
+    assert won[1] in (1, 2)
+    assert f"5% off their weight: b1 (worst: b1 has {won[1]} slots instead of 1.5)" in problem.rule
+
+
+def test_many_backends_give_one_warning() -> None:
+    problems = found(with_pool(11, *[1] * 8))
+    assert [p.key for p in problems] == ['pool "web".table_size'] * 2
+    assert "and 3 more" in problems[1].rule
+
+
+def test_all_weights_zero() -> None:
+    (problem,) = found(with_pool(211, 0, 0))
+    assert (problem.key, problem.rule) == (
+        'pool "web"',
+        "every weight is 0: the pool gets no new flows",
+    )
+
+
+def test_unused() -> None:
+    config = accepted(GOOD[: GOOD.index("[[service]]")] + "")
+    keys = [(p.key, p.rule) for p in warnings(config, FILE, local=HERE, shares=lambda *_: (1, 1))]
+    assert keys[:2] == [
+        ("service", "no service: nothing will be forwarded"),
+        ('pool "web"', "no service uses this pool"),
+    ]
+
+
+def vip_warnings(vip: str) -> list[tuple[str, str, str]]:
+    config = accepted(change("192.0.2.10", vip))
+    problems = warnings(config, FILE, local=HERE, shares=lambda *_: (32769, 32768))
+    return [(p.key, p.value, p.rule) for p in problems]
+
+
+def test_vip_elsewhere() -> None:
+    assert vip_warnings("203.0.114.1") == []
+    assert vip_warnings("2001:db8:0:1::1") == []
+
+
+def test_vip_in_a_connected_prefix() -> None:
+    ((key, value, rule),) = vip_warnings("203.0.113.99")
+    assert (key, value) == ('service "web".vip', '"203.0.113.99"')
+    assert "connected prefix 203.0.113.0/24 of eth0" in rule
+    assert "answer ARP" in rule
+    ((_, _, rule),) = vip_warnings("2001:db8::99")
+    assert "answer neighbour discovery" in rule
+
+
+def test_vip_that_is_a_local_address() -> None:
+    ((_, _, rule),) = vip_warnings("203.0.113.10")
+    assert rule.startswith("also an address of this machine (eth0)")
+
+
+def test_a_vip_of_two_services_is_warned_of_once() -> None:
+    text = change("192.0.2.10", "203.0.113.99")
+    second = text[text.index("[[service]]") :].replace('name = "web"\n', "").replace("80", "81")
+    problems = warnings(accepted(text + second), FILE, local=HERE, shares=lambda *_: (9, 9))
+    assert [p.key for p in problems if "connected" in p.rule] == ['service "web".vip']
+
+
+def test_source_of_another_machine() -> None:
+    config = accepted(change('name = "lb1"', 'source = ["203.0.113.11", "2001:db8::10"]'))
+    problems = warnings(config, FILE, local=HERE, shares=lambda *_: (32769, 32768))
+    assert [(p.key, p.value) for p in problems] == [("node.source[0]", '"203.0.113.11"')]
