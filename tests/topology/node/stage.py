@@ -122,6 +122,9 @@ class Node:
     def forwarded(self) -> int:
         return sum(service["packets"] for service in self.status()["services"])
 
+    def forwarded_bytes(self) -> int:
+        return sum(service["bytes"] for service in self.status()["services"])
+
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(START_S)

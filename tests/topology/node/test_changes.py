@@ -156,7 +156,9 @@ def test_stopped_worker_is_noticed_by_its_heartbeat(tmp_path: Path) -> None:
             traffic.moment()
             sent, arrived = traffic.finish()
         forwarded, drops, _seen = traffic.growth()
-        assert sent - len(arrived) <= BURST, "what came meanwhile waited in the ring (512 blocks of 20 ms)"
+        assert sent - len(arrived) <= BURST, (
+            "what came meanwhile waited in the ring (512 blocks of 20 ms)"
+        )
         assert len(arrived) == len(set(arrived))
         assert in_order_by_flow(arrived)
         assert forwarded + drops.total() == sent
