@@ -341,7 +341,6 @@ int lbfwd_worker_remove_rx(struct lbfwd_worker *w, uint32_t index)
         ADD_COUNT(w->slot->heartbeat, 1);
     end_references(w);
     rx_detach(&w->rx[index]);
-    w->slot->rx[index] = (struct lbfwd_position){0}; /* another ring's numbers mean nothing here */
     return 0;
 }
 

@@ -51,6 +51,7 @@ enum lbfwd_affinity { LBFWD_AFFINITY_5TUPLE, LBFWD_AFFINITY_SOURCE };
 /* ---- shared memory: control file (one page of roots, one slot a worker) ---- */
 
 struct lbfwd_position {      /* where a worker stands in an RX ring, saved before each burst */
+    uint64_t ring;           /* inode of the ring's socket: a position means nothing in another */
     uint64_t sequence;       /* V3: sequence number of the block; V2: unused */
     uint32_t index;          /* V3: block; V2: next frame */
     uint32_t done;           /* V3: packets of the block that were taken */

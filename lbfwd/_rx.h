@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "_frame.h"
 #include "_contract.h"
@@ -260,15 +261,20 @@ static inline int rx_attach(struct lbfwd_rx *rx, int fd, const struct lbfwd_geom
 {
     uint64_t bytes = (uint64_t)geometry->block_bytes * geometry->blocks;
     uint32_t unit = geometry->version == 3 ? geometry->block_bytes : geometry->frame_bytes;
+    struct stat status;
     void *map;
 
     if (rx->map)
         return -EEXIST;
     if ((geometry->version != 2 && geometry->version != 3) || !unit || bytes % unit)
         return -EINVAL;
+    if (fstat(fd, &status) < 0)
+        return -errno;
     map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (map == MAP_FAILED)
         return -errno;
+    if (saved->ring != status.st_ino)
+        *saved = (struct lbfwd_position){.ring = status.st_ino};
     *rx = (struct lbfwd_rx){.map = map, .saved = saved, .map_bytes = bytes, .fd = fd,
                             .version = geometry->version, .unit_bytes = unit,
                             .units = (uint32_t)(bytes / unit)};

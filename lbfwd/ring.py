@@ -247,9 +247,13 @@ def maglev_populate(table: Any, offsets: Any, skips: Any, weights: Any) -> None:
     """Fill ``table`` (a buffer of uint16_t) with indices into the backends. DESIGN §4.
 
     offsets, skips, weights: buffers of uint32_t, one entry a backend, in ascending order of
-    identity. Raises OSError (EINVAL) for an offset or skip outside the table.
+    identity. Raises OSError (EINVAL) for an offset or skip outside the table, ValueError for
+    buffers of different lengths.
     """
     columns = [ffi.from_buffer("uint32_t[]", column) for column in (offsets, skips, weights)]
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1:  # C would read beyond the shorter ones
+        raise ValueError(f"offsets, skips and weights have {lengths} entries: one a backend each")
     slots = ffi.from_buffer("uint16_t[]", table, require_writable=True)
     result = lib.lbfwd_maglev_populate(slots, len(slots), *columns, len(columns[0]))
     if result < 0:

@@ -146,8 +146,8 @@ SNAPSHOT_BYTES: int = aligned(ffi.sizeof("struct lbfwd_snapshot"))
 
 def check_snapshot(arena: Any, offset: int) -> None:
     """Verify a snapshot in the arena as a worker will. Raises OSError (EBADMSG)."""
-    view = ffi.from_buffer(arena)
-    _check("verify the snapshot", lib.lbfwd_snapshot_check(view, len(view), offset))
+    with ffi.from_buffer(arena) as view:  # let go of it also on failure: it shall be unmapped
+        _check("verify the snapshot", lib.lbfwd_snapshot_check(view, len(view), offset))
 
 
 class Control:

@@ -103,8 +103,10 @@ class Tables:
             self._stack.callback(os.close, fd)
             self._fds.append(fd)
         control_fd, arena_fd, counters_fd = self._fds
+        # Written through mappings: their pages exist from now on, or a full file system would be a
+        # SIGBUS to whoever counts a packet.
         os.posix_fallocate(control_fd, 0, CONTROL_BYTES)
-        os.ftruncate(counters_fd, self._workers * COUNTERS_BYTES)
+        os.posix_fallocate(counters_fd, 0, self._workers * COUNTERS_BYTES)
         self._arena = Arena(arena_fd)
         control_map = self._stack.enter_context(mmap.mmap(control_fd, CONTROL_BYTES))
         counters_map = self._stack.enter_context(
@@ -141,7 +143,7 @@ class Tables:
             for pool in forwarding.pools:
                 self._place_table(pool, made, new)
             self._place_snapshot(Layout(forwarding, services, backends, self._tables), new)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ArithmeticError, LookupError) as error:
             self._undo(new, made)
             raise TablesError(f"generation {new.number} was not published: {error}") from error
         self._services.commit(services)

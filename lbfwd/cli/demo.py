@@ -26,3 +26,5 @@ def run(args: argparse.Namespace) -> int:
     except sandbox.SandboxError as error:
         print(f"lbfwd demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before there was anything to stop
+        return sandbox.INTERRUPTED

@@ -8,15 +8,17 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 STOP_TIMEOUT_S = 10.0
+POLL_S = 0.02
 
 
 class LabError(Exception):
-    """A command in the lab failed; the text holds the command and its output."""
+    """A command in the lab failed, or a fact did not come true; the text says which and why."""
 
 
 class Host:
@@ -25,7 +27,7 @@ class Host:
     def __init__(self, lab: "Lab", name: str) -> None:
         """Use ``Lab.host``."""
         self.name = name
-        self.netns = f"lbfwd-{os.getpid()}-{lab.serial}-{name}"
+        self.netns = f"{lab.prefix}{name}"
         self._lab = lab
 
     def argv(self, command: Sequence[str]) -> list[str]:
@@ -38,11 +40,16 @@ class Host:
 
     def sysctl(self, **values: int | str) -> None:
         """Set net.* sysctls; ``__`` stands for ``.``: ``ipv4__ip_forward=1``."""
-        for key, value in values.items():
-            self.run("sysctl", "-qw", f"net.{key.replace('__', '.')}={value}")
+        settings = [f"net.{key.replace('__', '.')}={value}" for key, value in values.items()]
+        self.run("sysctl", "-qw", *settings)
 
     def start(self, *command: str, **options: Any) -> "subprocess.Popen[Any]":
-        """Start a process that the lab stops at its end."""
+        """Start a process that the lab stops at its end.
+
+        It gets a session of its own: Ctrl-C on the terminal is for the lab's owner, who then stops
+        everything in order.
+        """
+        options = {"start_new_session": True} | options
         return self._lab.adopt(subprocess.Popen(self.argv(command), **options))
 
 
@@ -51,19 +58,22 @@ class Lab:
 
     _serials = 0
 
-    def __init__(self) -> None:
-        """Create an empty lab."""
+    def __init__(self, prefix: str | None = None) -> None:
+        """Create an empty lab. ``prefix`` of namespace names; default: unique on this machine."""
         Lab._serials += 1
         self.serial = Lab._serials
+        self.prefix = f"lbfwd-{os.getpid()}-{self.serial}-" if prefix is None else prefix
         self._hosts: list[Host] = []
         self._processes: list[subprocess.Popen[Any]] = []
-        self._files: list[IO[Any]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -77,11 +87,19 @@ class Lab:
         host.sysctl(ipv6__conf__default__accept_dad=0, ipv6__conf__all__accept_dad=0)
         return host
 
-    def link(  # noqa: PLR0913 - both ends of a cable are described in one line
-        self, a: Host, a_name: str, a_addresses: Sequence[str], b: Host, b_name: str, b_addresses: Sequence[str], mtu: int = 1500
+    def link(  # noqa: PLR0913, PLR0917 - both ends of a cable are described in one line
+        self,
+        a: Host,
+        a_name: str,
+        a_addresses: Sequence[str],
+        b: Host,
+        b_name: str,
+        b_addresses: Sequence[str],
+        mtu: int = 1500,
     ) -> None:
         """Join two hosts by a veth pair with these addresses (``10.0.0.1/24``)."""
-        a.run("ip", "link", "add", a_name, "mtu", str(mtu), "type", "veth", "peer", "name", b_name, "mtu", str(mtu), "netns", b.netns)
+        pair = f"{a_name} mtu {mtu} type veth peer name {b_name} mtu {mtu} netns {b.netns}"
+        a.run("ip", "link", "add", *pair.split())
         for host, name, addresses in ((a, a_name, a_addresses), (b, b_name, b_addresses)):
             for address in addresses:
                 host.run("ip", "address", "add", address, "dev", name)
@@ -93,7 +111,7 @@ class Lab:
         return process
 
     def close(self) -> None:
-        """Stop every process, then delete every namespace (and with it its devices)."""
+        """Stop every process, the youngest first, then delete every namespace with its devices."""
         for process in reversed(self._processes):
             stop(process)
         self._processes.clear()
@@ -114,8 +132,18 @@ def stop(process: "subprocess.Popen[Any]", timeout_s: float = STOP_TIMEOUT_S) ->
     return process.wait()
 
 
+def eventually(fact: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until ``fact`` is true. Raises LabError naming ``what`` when it stays false."""
+    deadline = time.monotonic() + timeout_s
+    while not fact():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not so within {timeout_s:g} s")
+        time.sleep(POLL_S)
+
+
 def _run(argv: Sequence[str], stdin: str | None = None, check: bool = True) -> str:
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
-        raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        output = done.stderr.strip() or done.stdout.strip()
+        raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {output}")
     return done.stdout

@@ -126,7 +126,13 @@ async def _nft(*arguments: str, stdin: str = "", absent: str | None = None) -> s
         rules.seek(0)
         try:
             process = await asyncio.create_subprocess_exec(
-                "nft", *arguments, stdin=rules, stdout=pipe, stderr=pipe, env=_environment()
+                "nft",
+                *arguments,
+                stdin=rules,
+                stdout=pipe,
+                stderr=pipe,
+                env=_environment(),
+                start_new_session=True,  # a terminal's second Ctrl-C must not end the clean-up
             )
         except FileNotFoundError as error:
             raise GuardError(

@@ -1,0 +1,1 @@
+"""The admin socket: HTTP and JSON on a UNIX socket."""

@@ -1,0 +1,1 @@
+"""Decides: starts, feeds, watches and stops what forwards packets."""

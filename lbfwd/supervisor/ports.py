@@ -1,0 +1,162 @@
+"""All rings of this node: which interfaces have them, under which index, opened and closed."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from lbfwd.config import IPAddress, Workers
+from lbfwd.net.fanout import fanout_program
+from lbfwd.net.links import Link
+from lbfwd.ring import MAX_RX, MAX_TX
+from lbfwd.supervisor import log
+from lbfwd.supervisor.blocking import in_thread
+from lbfwd.supervisor.errors import describe
+from lbfwd.supervisor.process import Attachment
+from lbfwd.supervisor.rings import Receiver, Transmitter
+
+RingSet = TypeVar("RingSet", Receiver, Transmitter)
+
+
+class Ports:
+    """Owns the rings. Rings are opened before the old ones of the same interface are closed."""
+
+    def __init__(self, settings: Workers) -> None:
+        """Open nothing yet."""
+        self.receivers: list[Receiver] = []
+        self.transmitters: list[Transmitter] = []
+        self._settings = settings
+        self._steered: dict[Receiver, frozenset[int]] = {}
+        self._admitted: dict[Receiver, frozenset[IPAddress]] = {}
+        self._log = log.get()
+
+    async def open(self, receive: Iterable[Link], send: Iterable[Link]) -> tuple[str, ...]:
+        """Open the rings that are lacking; returns what failed, one text an interface.
+
+        A link that is down gets its RX rings when it comes up: kernels before 6.13 refuse to let
+        its sockets join a fanout group.
+        """
+        failed: list[str] = []
+        for link in receive:
+            if link.up and not any(rx.link.ifindex == link.ifindex for rx in self.receivers):
+                failed += await self._open(link, self.receivers, MAX_RX, Receiver.open)
+        for link in send:
+            if not any(tx.serves(link) for tx in self.transmitters):
+                failed += await self._open(link, self.transmitters, MAX_TX, Transmitter.open)
+        return tuple(failed)
+
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Return what the workers are to use."""
+        rings: tuple[Receiver | Transmitter, ...] = (*self.receivers, *self.transmitters)
+        return tuple(ring.attachment for ring in rings)
+
+    def tx_indexes(self) -> dict[int, int]:
+        """Return the index of the newest TX ring by interface index."""
+        return {tx.link.ifindex: tx.attachment.index for tx in self.transmitters}
+
+    def refresh(self, links: Mapping[str, Link]) -> None:
+        """Take note of the links' states.
+
+        After an interface was down the kernel has linked its sockets anew: its programs count as
+        not set.
+        """
+        for rx in self.receivers:
+            link = links.get(rx.link.name)
+            if link is None or link.ifindex != rx.link.ifindex:
+                continue
+            if link.up and not rx.link.up:
+                self._steered.pop(rx, None)
+                self._admitted.pop(rx, None)
+            rx.link = link
+
+    def distrust(self) -> None:
+        """Count every program as not set: a flap may have been too short to be seen."""
+        self._steered.clear()
+        self._admitted.clear()
+
+    async def steer(self, alive: Collection[int]) -> None:
+        """Spread packets over these slots, on every interface. Raises OSError."""
+        slots = frozenset(alive)
+        program = fanout_program(self._settings.fanout, self._settings.cpus, slots)
+        for rx in self.receivers:
+            if self._steered.get(rx) != slots:
+                await in_thread(None, rx.steer, program)
+                self._steered[rx] = slots
+
+    async def admit(self, vips: Collection[IPAddress]) -> None:
+        """Let packets to these VIPs in, on every interface. Raises OSError."""
+        wanted = frozenset(vips)
+        for rx in self.receivers:
+            if self._admitted.get(rx) != wanted:
+                before = rx.admits_all
+                await in_thread(None, rx.admit, wanted)
+                self._admitted[rx] = wanted
+                if rx.admits_all and not before:
+                    self._warn_of_admitting_all(rx, len(wanted))
+
+    def shut(self) -> None:
+        """Drop everything that comes, on every interface."""
+        for rx in self.receivers:
+            rx.shut()
+        self._admitted.clear()
+
+    def forget(self, rings: Sequence[Receiver | Transmitter]) -> None:
+        """Take rings out of what the workers are to use; their owner is now the caller."""
+        self.receivers = [rx for rx in self.receivers if rx not in rings]
+        self.transmitters = [tx for tx in self.transmitters if tx not in rings]
+        for ring in rings:
+            if isinstance(ring, Receiver):
+                self._steered.pop(ring, None)
+                self._admitted.pop(ring, None)
+
+    def count(self) -> None:
+        """Collect the kernel's statistics; 32-bit counters must be read before they wrap."""
+        for rx in self.receivers:
+            rx.count()
+
+    async def close(self, rings: Sequence[Receiver | Transmitter]) -> None:
+        """Close rings that no worker is to use any more; the kernel takes its time."""
+        self.forget(rings)
+        for ring in rings:
+            await in_thread(None, ring.close)
+            self._log_ring("ring_closed", ring)
+
+    async def close_all(self) -> None:
+        """Close every ring."""
+        await self.close([*self.receivers, *self.transmitters])
+
+    async def _open(
+        self,
+        link: Link,
+        rings: list[RingSet],
+        most: int,
+        opener: Callable[[Link, int, Workers], RingSet],
+    ) -> list[str]:
+        taken = {ring.attachment.index for ring in rings}
+        index = next((number for number in range(most) if number not in taken), None)
+        if index is None:
+            return [f"{link.name}: rings on more than {most} interfaces"]
+        try:
+            ring = await in_thread(None, opener, link, index, self._settings)
+        except OSError as error:
+            return [describe(error)]
+        rings.append(ring)
+        self._log_ring("ring_opened", ring)
+        return []
+
+    def _log_ring(self, event: str, ring: Receiver | Transmitter) -> None:
+        link, attached = ring.link, ring.attachment
+        self._log.info(
+            event,
+            interface=link.name,
+            ifindex=link.ifindex,
+            ring=attached.kind,
+            index=attached.index,
+        )
+
+    def _warn_of_admitting_all(self, rx: Receiver, vips: int) -> None:
+        self._log.warning(
+            "filter_admits_all",
+            interface=rx.link.name,
+            vips=vips,
+            reason="the kernel cannot hold a filter for so many VIPs (net.core.optmem_max)",
+            consequence="workers look at every packet of the interface",
+        )

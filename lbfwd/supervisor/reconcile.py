@@ -1,0 +1,322 @@
+"""Makes this node what configuration and network ask for, again and again.
+
+A pass is ``prepare`` (look at the network, open rings, publish) and ``expose`` (close what is not
+needed, guard, programs, filters). Packets of a new VIP come in only after workers know it; the
+rings of an interface are closed only after no worker refers to them.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lbfwd.config import Config, IPAddress
+from lbfwd.net import guard
+from lbfwd.net.links import Link
+from lbfwd.net.resolve import Net, Resolution
+from lbfwd.supervisor import log
+from lbfwd.supervisor.blocking import in_thread, uninterrupted
+from lbfwd.supervisor.errors import SupervisorError, describe
+from lbfwd.supervisor.ports import Ports
+from lbfwd.supervisor.rings import Receiver, Transmitter
+from lbfwd.supervisor.state import BackendKey, State, derive
+from lbfwd.supervisor.workers import Crew
+from lbfwd.tables import Tables, TablesError
+
+PERIOD_S = 5.0
+RETRY_S = 1.0
+ACKNOWLEDGE_S = 2.0
+ACKNOWLEDGE_POLL_S = 0.001
+UNGUARD_TRIES = 5  # an impatient Ctrl-C reaches the whole process group, and kills nft
+SETTLE_S = 1.0  # for the kernel to resolve neighbours that nobody asked for before
+SETTLE_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network looks like, as of one moment."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    resolutions: Mapping[IPAddress, Resolution] = field(default_factory=dict)
+
+    def has(self, link: Link) -> bool:
+        """Whether this very interface is still there, not one that only has its name."""
+        found = self.links.get(link.name)
+        return found is not None and found.ifindex == link.ifindex
+
+    def state_of(self, name: str) -> str:
+        """Return ``up``, ``down``, ``unsuitable`` (not Ethernet) or ``gone``."""
+        link = self.links.get(name)
+        if link is None:
+            return "gone"
+        if not link.ethernet:
+            return "unsuitable"
+        return "up" if link.up else "down"
+
+    def receiving(self, names: Sequence[str]) -> list[Link]:
+        """Return the links of these names that can have rings."""
+        return [self.links[n] for n in names if n in self.links and self.links[n].ethernet]
+
+    def sending(self, names: Sequence[str]) -> list[Link]:
+        """Return the links that packets may leave on: next hops', and the receiving ones."""
+        hops = [hop.link for found in self.resolutions.values() for hop in found.hops]
+        links = {link.ifindex: link for link in (*hops, *self.receiving(names))}
+        return [links[ifindex] for ifindex in sorted(links)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pass works with, and the one thread each in which it is used."""
+
+    net: Net
+    net_thread: Executor
+    tables: Tables
+    tables_thread: Executor
+    crew: Crew
+    ports: Ports
+
+
+class Alarm:
+    """Asks the reconciler for a pass."""
+
+    def __init__(self) -> None:
+        """Begin suspicious: at first nothing is known to be as it should."""
+        self._woken = asyncio.Event()
+        self._suspicious = True
+
+    def ring(self, suspicious: bool = False) -> None:
+        """Ask for a pass; ``suspicious``: verify, too, what nobody but us should have changed."""
+        self._suspicious |= suspicious
+        self._woken.set()
+
+    def suspect(self) -> None:
+        """Have the next pass verify everything."""
+        self._suspicious = True
+
+    async def wait(self, longest_s: float) -> None:
+        """Wait for a ring, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), longest_s)
+        self._woken.clear()
+
+    def take_suspicion(self) -> bool:
+        """Return whether to verify everything in this pass."""
+        suspicious, self._suspicious = self._suspicious, False
+        return suspicious
+
+
+class Reconciler:
+    """Runs passes, one at a time, and keeps what the last one found for ``status``."""
+
+    def __init__(self, config: Config, parts: Parts, alarm: Alarm) -> None:
+        """Look at nothing yet."""
+        self.config = config
+        self.view = View()
+        self.state: State | None = None
+        self.generation = 0
+        self._parts = parts
+        self._crew = parts.crew
+        self._ports = parts.ports
+        self._lock = asyncio.Lock()
+        self._alarm = alarm
+        self._guarded: tuple[tuple[int, ...], frozenset[IPAddress]] | None = None
+        self._guard_touched = False
+        self._interfaces: dict[str, str] = {}
+        self._failed: tuple[str, ...] = ()
+        self._log = log.get()
+
+    async def run(self) -> None:
+        """Run passes for ever. What fails is logged and tried again."""
+        clock = asyncio.get_running_loop().time
+        due = clock() + PERIOD_S
+        while True:
+            await self._alarm.wait(RETRY_S if self._failed else due - clock())
+            if clock() >= due:
+                due = clock() + PERIOD_S
+                self._ports.count()
+                self._alarm.suspect()
+            async with self._lock:
+                self._note_failures(await self._try_pass())
+
+    async def prepare(self, config: Config) -> None:
+        """Open rings and publish. Raises SupervisorError, OSError or TablesError."""
+        await self._look(config)
+        await self._settle(config)
+        if failed := await self._open(config):
+            raise SupervisorError("; ".join(failed))
+        await self._publish(config)
+
+    async def expose(self, config: Config) -> None:
+        """Take away what is not needed, and let packets in. Raises GuardError or OSError."""
+        suspicious = self._alarm.take_suspicion()
+        if suspicious:
+            self._ports.distrust()
+        await self._retire(config)
+        await self._guard(config, verify=suspicious)
+        await self._ports.steer(self._crew.alive())
+        await self._ports.admit({service.vip for service in config.services})
+
+    async def apply(self, config: Config) -> None:
+        """Take up another configuration as a whole, or raise and go on with the present one."""
+        async with self._lock:
+            try:
+                await self.prepare(config)
+                await self.expose(config)
+            except Exception:
+                self._alarm.ring(suspicious=True)
+                raise
+            self.config = config
+
+    async def unguard(self) -> None:
+        """Take the guard away, if we have put it there."""
+        if not self._guard_touched:
+            return
+        reason = ""
+        for _ in range(UNGUARD_TRIES):
+            try:
+                await guard.remove()
+            except guard.GuardError as error:
+                reason = str(error)
+            else:
+                return
+        self._log.error("guard_remains", reason=reason)
+
+    async def _try_pass(self) -> tuple[str, ...]:
+        """Run a pass; returns what failed. The data plane goes on without us: nothing is raised."""
+        try:
+            await self._look(self.config)
+            failed = await self._open(self.config)
+            await self._publish(self.config)
+            await self.expose(self.config)
+        except (OSError, SupervisorError, TablesError, NetlinkError, guard.GuardError) as error:
+            return (describe(error),)
+        except Exception as error:
+            if repr(error) not in self._failed:
+                self._log.exception("reconcile_crashed")
+            return (repr(error),)
+        return failed
+
+    def _note_failures(self, failed: tuple[str, ...]) -> None:
+        for reason in failed:
+            if reason not in self._failed:
+                self._log.error("reconcile_failed", reason=reason)
+        if self._failed and not failed:
+            self._log.info("reconcile_recovered")
+        self._failed = failed
+
+    async def _look(self, config: Config) -> None:
+        net, thread = self._parts.net, self._parts.net_thread
+        backends = {backend.address for pool in config.pools for backend in pool.backends}
+        links = await in_thread(thread, net.links)
+        found = await in_thread(thread, net.resolve, backends, config.node.source)
+        self.view = View(links, found)
+        self._ports.refresh(links)
+        self._note_interfaces(config)
+
+    async def _settle(self, config: Config) -> None:
+        """Give next hops of new backends the time to answer, so that shares move only once."""
+        pools = self.state.forwarding.pools if self.state else ()
+        known = {member.address for pool in pools for member in pool.members}
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while any(to not in known and not r.hops for to, r in self.view.resolutions.items()):
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(SETTLE_POLL_S)
+            await self._look(config)
+
+    async def _open(self, config: Config) -> tuple[str, ...]:
+        await self._remove([rx for rx in self._ports.receivers if not self.view.has(rx.link)])
+        names = config.node.interfaces
+        failed = await self._ports.open(self.view.receiving(names), self.view.sending(names))
+        await self._crew.align(self._ports.attachments())
+        return failed
+
+    async def _publish(self, config: Config) -> None:
+        thread, tables = self._parts.tables_thread, self._parts.tables
+        tx = self._ports.tx_indexes()
+        state = await in_thread(thread, derive, config, self.view.resolutions, tx)
+        before = self.state
+        if before is not None and before.forwarding == state.forwarding:
+            state = replace(state, forwarding=before.forwarding)  # one object a generation
+        else:
+            self.generation = await in_thread(thread, tables.publish, state.forwarding)
+            self._log.info("generation_published", generation=self.generation)
+        self.state = state
+        self._note_usable(before.unusable if before else {}, state)
+        await self._acknowledged()
+
+    async def _acknowledged(self) -> None:
+        """Wait until every worker uses the new generation; a late one only delays reuse."""
+        deadline = asyncio.get_running_loop().time() + ACKNOWLEDGE_S
+        while not self._is_acknowledged():
+            if asyncio.get_running_loop().time() > deadline:
+                self._log.warning("acknowledgement_late", generation=self.generation)
+                return
+            await asyncio.sleep(ACKNOWLEDGE_POLL_S)
+
+    def _is_acknowledged(self) -> bool:
+        return self._parts.tables.acknowledged(self.generation, self._crew.running())
+
+    async def _retire(self, config: Config) -> None:
+        """Close the rings of interfaces that are gone or not configured any more."""
+        if not self._is_acknowledged():
+            return
+        receive = {link.ifindex for link in self.view.receiving(config.node.interfaces)}
+        in_use = set(self._ports.tx_indexes().values())
+        surplus_rx = [rx for rx in self._ports.receivers if rx.link.ifindex not in receive]
+        surplus_tx = [
+            tx
+            for tx in self._ports.transmitters
+            if not self.view.has(tx.link) or tx.attachment.index not in in_use
+        ]
+        await self._remove([*surplus_rx, *surplus_tx])
+        reclaim = self._parts.tables.reclaim
+        await in_thread(self._parts.tables_thread, reclaim, self._crew.alive())
+
+    async def _remove(self, rings: Sequence[Receiver | Transmitter]) -> None:
+        if rings:
+            for ring in rings:
+                if isinstance(ring, Receiver):
+                    ring.shut()
+            self._ports.forget(rings)
+            await self._crew.align(self._ports.attachments())
+            await self._ports.close(rings)
+
+    async def _guard(self, config: Config, verify: bool) -> None:
+        """Keep the node's own stack away from packets to the VIPs."""
+        links = self.view.receiving(config.node.interfaces)
+        names = [link.name for link in links]
+        vips = frozenset(service.vip for service in config.services)
+        wanted = (tuple(link.ifindex for link in links), vips)
+        if self._guarded == wanted:
+            if not verify or not await uninterrupted(guard.missing(names, vips)):
+                return
+            self._log.warning("guard_missing", interfaces=names)
+        self._guarded = None
+        touched, self._guard_touched = self._guard_touched, True
+        try:
+            await uninterrupted(guard.install(names, vips))
+        except guard.GuardError:
+            self._guard_touched = touched
+            raise
+        self._guarded = wanted
+        self._log.info("guard_installed", interfaces=names, vips=len(vips))
+
+    def _note_interfaces(self, config: Config) -> None:
+        states = {name: self.view.state_of(name) for name in config.node.interfaces}
+        for name, state in states.items():
+            if self._interfaces.get(name) != state:
+                level = self._log.info if state == "up" else self._log.error
+                level(f"interface_{state}", interface=name)
+        self._interfaces = states
+
+    def _note_usable(self, before: Mapping[BackendKey, str], state: State) -> None:
+        # By state, not by reason: a neighbour that is probed in vain changes that all the time.
+        for pool, backend in state.unusable.keys() - before.keys():
+            reason = state.unusable[pool, backend]
+            self._log.warning("backend_unusable", pool=pool, backend=backend, reason=reason)
+        for pool, backend in before.keys() & state.usable:
+            self._log.info("backend_usable", pool=pool, backend=backend)

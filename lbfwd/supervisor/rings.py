@@ -1,0 +1,155 @@
+"""Rings by interface: one socket a worker slot, opened near the core that uses it.
+
+The rings belong to the supervisor; workers borrow them (DESIGN, shared memory).
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import ParamSpec, Self, TypeVar
+
+from lbfwd.config import IPAddress, Workers
+from lbfwd.net.bpf import Program, ProgramTooLong, encode
+from lbfwd.net.filter import ADMIT_ALL, DROP_ALL, vip_filter
+from lbfwd.net.links import Link
+from lbfwd.ring import RxSocket, TxSocket, rx_geometry, tx_geometry
+from lbfwd.supervisor.process import Attachment
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class RingTotals:
+    """What the kernel counted at one socket since it was opened."""
+
+    packets: int = 0
+    drops: int = 0
+    freezes: int = 0
+
+
+class Receiver:
+    """The RX rings of one interface: a fanout group with one member a slot."""
+
+    def __init__(self, link: Link, sockets: Sequence[RxSocket], attachment: Attachment) -> None:
+        """Use ``open``."""
+        self.link = link
+        self.attachment = attachment
+        self.totals = tuple(RingTotals() for _ in sockets)
+        self.admits_all = False
+        self._sockets = tuple(sockets)
+
+    @classmethod
+    def open(cls, link: Link, index: int, settings: Workers) -> Self:
+        """Open, bind and join every member; all of them still drop everything. Blocks.
+
+        Sockets are created and joined in slot order: the kernel numbers the members of a group in
+        the order in which they join, and links them anew after a flap in that of their creation.
+        """
+        geometry = rx_geometry(
+            settings.ring,
+            settings.rx_ring_mib,
+            settings.rx_block_kib,
+            settings.rx_retire_ms,
+            link.mtu,
+        )
+        with ExitStack() as undo:
+            sockets: list[RxSocket] = []
+            group: int | None = None
+            for cpu in settings.cpus:
+                opened = _on_core(cpu, RxSocket.open, link.name, link.ifindex, geometry)
+                undo.callback(opened.close)
+                sockets.append(opened)
+                group = opened.join(group)
+            fds = tuple(opened.fd for opened in sockets)
+            undo.pop_all()
+        return cls(link, sockets, Attachment("rx", index, geometry, fds))
+
+    def steer(self, program: Program) -> None:
+        """Set the group's program: which member gets a packet. Blocks."""
+        self._sockets[0].set_fanout(encode(program))
+
+    def admit(self, vips: Iterable[IPAddress]) -> None:
+        """Admit packets to these addresses only; all, where the kernel cannot hold the program."""
+        try:
+            self._filter(vip_filter(vips))
+            self.admits_all = False
+        except ProgramTooLong:
+            self._admit_all()
+        except OSError as error:
+            if error.errno != errno.ENOMEM:  # the program is larger than net.core.optmem_max
+                raise
+            self._admit_all()
+
+    def shut(self) -> None:
+        """Drop everything that comes from now on; what is in the rings stays there."""
+        self._filter(DROP_ALL)
+
+    def count(self) -> None:
+        """Add what the kernel counted since the last call."""
+        for total, opened in zip(self.totals, self._sockets, strict=True):
+            new = opened.statistics()
+            total.packets += new.packets
+            total.drops += new.drops
+            total.freezes += new.freezes
+
+    def close(self) -> None:
+        """Close every socket."""
+        for opened in self._sockets:
+            opened.close()
+
+    def _admit_all(self) -> None:
+        self._filter(ADMIT_ALL)
+        self.admits_all = True
+
+    def _filter(self, program: Program) -> None:
+        encoded = encode(program)
+        for opened in self._sockets:
+            opened.set_filter(encoded)
+
+
+class Transmitter:
+    """The TX rings of one interface."""
+
+    def __init__(self, link: Link, sockets: Sequence[TxSocket], attachment: Attachment) -> None:
+        """Use ``open``."""
+        self.link = link
+        self.attachment = attachment
+        self._sockets = tuple(sockets)
+
+    @classmethod
+    def open(cls, link: Link, index: int, settings: Workers) -> Self:
+        """Open and bind one ring a slot; a slot of the ring holds a frame of the link's MTU."""
+        geometry = tx_geometry(settings.tx_ring_frames, link.mtu)
+        with ExitStack() as undo:
+            sockets: list[TxSocket] = []
+            for cpu in settings.cpus:
+                opened = _on_core(
+                    cpu, TxSocket.open, link.name, link.ifindex, geometry, settings.qdisc_bypass
+                )
+                undo.callback(opened.close)
+                sockets.append(opened)
+            fds = tuple(opened.fd for opened in sockets)
+            undo.pop_all()
+        return cls(link, sockets, Attachment("tx", index, geometry, fds))
+
+    def serves(self, link: Link) -> bool:
+        """Return whether this is the ring for a link, which may have changed since."""
+        return self.link.ifindex == link.ifindex and self.link.mtu >= link.mtu
+
+    def close(self) -> None:
+        """Close every socket."""
+        for opened in self._sockets:
+            opened.close()
+
+
+def _on_core(cpu: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call while this thread runs on ``cpu``, so that the kernel takes the memory near it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        return function(*args, **kwargs)
+    finally:
+        os.sched_setaffinity(0, before)

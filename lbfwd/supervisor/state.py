@@ -1,0 +1,92 @@
+"""From configuration and network to the forwarding state. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lbfwd.config import Backend, Config, IPAddress, Pool, Service
+from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.net.resolve import NextHop, Resolution
+
+ANY_PORT = 0
+UNKNOWN = Resolution(hops=(), reason="not looked up yet")
+
+BackendKey = tuple[str, str]
+"""Name of the pool, name of the backend."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The forwarding state, which backends can be sent to, and why the others cannot."""
+
+    forwarding: Forwarding
+    usable: frozenset[BackendKey]
+    unusable: Mapping[BackendKey, str]
+
+
+def derive(
+    config: Config, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
+) -> State:
+    """Compute what the workers are to do.
+
+    ``tx``: index of the TX ring by interface index. A backend without a next hop that has a TX
+    ring gets weight 0 and no paths, so that it gets no traffic, and its reason is kept.
+    """
+    pools = tuple(_pool(pool, resolutions, tx) for pool in config.pools)
+    reasons = {
+        (pool.name, backend.name): reason
+        for pool in config.pools
+        for backend in pool.backends
+        if (reason := _reason(resolutions.get(backend.address, UNKNOWN), tx))
+    }
+    usable = frozenset((p.name, m.name) for p in pools for m in p.members if m.paths)
+    services = tuple(_service(service) for service in config.services)
+    return State(Forwarding(config.hash_key.raw, services, pools), usable, reasons)
+
+
+def _service(service: Service) -> ServiceState:
+    return ServiceState(
+        name=service.name,
+        vip=service.vip,
+        protocol=service.protocol,
+        port=ANY_PORT if service.port is None else service.port,
+        affinity=service.affinity,
+        pool=service.pool,
+    )
+
+
+def _pool(
+    pool: Pool, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
+) -> PoolState:
+    members = tuple(
+        _member(backend, resolutions.get(backend.address, UNKNOWN), tx) for backend in pool.backends
+    )
+    return PoolState(name=pool.name, table_size=pool.table_size, members=members)
+
+
+def _member(backend: Backend, resolution: Resolution, tx: Mapping[int, int]) -> Member:
+    paths = tuple(
+        PathSpec(
+            src_mac=hop.link.mac,
+            dst_mac=hop.mac,
+            source=hop.source,
+            destination=backend.address,
+            tx=tx[hop.link.ifindex],
+            mtu=hop.mtu,
+        )
+        for hop in _sendable(resolution, tx)
+    )
+    return Member(backend.name, backend.address, backend.weight, paths)
+
+
+def _sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:
+    return tuple(hop for hop in resolution.hops if hop.link.ifindex in tx)
+
+
+def _reason(resolution: Resolution, tx: Mapping[int, int]) -> str:
+    """Return why nothing can be sent to a backend; empty when something can."""
+    if _sendable(resolution, tx):
+        return ""
+    if not resolution.hops:
+        return resolution.reason
+    names = ", ".join(sorted({hop.link.name for hop in resolution.hops}))
+    return f"no TX ring on {names}"

@@ -1,0 +1,129 @@
+"""What ``lbfwd status`` and the admin socket tell: frozen models, JSON by pydantic.
+
+Packets and bytes are those of the clients' IP packets, before encapsulation. Counters count since
+this supervisor was started; "forwarded" means that the kernel has taken the frame, so what device
+and queue dropped afterwards stands beside it.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lbfwd.config import IPAddress
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RingStatus(_Model):
+    """One RX ring, by the kernel's statistics (packet(7), PACKET_STATISTICS)."""
+
+    interface: str
+    packets: int
+    """Packets that passed the filter, dropped ones included."""
+    drops: int
+    """Packets for which the ring had no room."""
+    freezes: int
+
+
+class WorkerStatus(_Model):
+    """One worker slot."""
+
+    slot: int
+    cpu: int
+    pid: int | None
+    state: Literal["starting", "running", "abandoned"]
+    restarts: int
+    heartbeat_age_ms: int
+    seen: int
+    """Packets taken from RX rings; a super-frame counts by its segments."""
+    bursts: int
+    waits: int
+    frames: int
+    sends: int
+    rings: tuple[RingStatus, ...]
+
+
+class InterfaceStatus(_Model):
+    """One interface that packets come in or leave on."""
+
+    name: str
+    receives: bool
+    state: Literal["up", "down", "unsuitable", "gone"]
+    carrier: bool
+    ifindex: int | None
+    mtu: int | None
+    admits_all: bool
+    """The kernel could not hold the filter: workers look at every packet."""
+    tx_index: int | None
+    device_tx_dropped: int
+    qdisc_tx_dropped: int
+
+
+class ServiceStatus(_Model):
+    """One service; ``port`` None: every port."""
+
+    name: str
+    vip: IPAddress
+    protocol: str
+    port: int | None
+    pool: str
+    affinity: str
+    fingerprint: str
+    """Equal on all nodes that forward this service alike."""
+    packets: int
+    bytes: int
+
+
+class HopStatus(_Model):
+    """One way to a backend; ``mtu``: the largest outer IP packet."""
+
+    interface: str
+    gateway: IPAddress
+    mac: str
+    source: IPAddress
+    mtu: int
+
+
+class BackendStatus(_Model):
+    """One backend of a pool."""
+
+    name: str
+    address: IPAddress
+    weight: int
+    usable: bool
+    reason: str
+    """Why it is not usable, or which of its next hops are not."""
+    slots: int
+    """Slots that it has in the pool's Maglev table."""
+    hops: tuple[HopStatus, ...]
+    packets: int
+    bytes: int
+
+
+class PoolStatus(_Model):
+    """One pool."""
+
+    name: str
+    table_size: int
+    backends: tuple[BackendStatus, ...]
+
+
+class Status(_Model):
+    """The whole node."""
+
+    version: str
+    node: str
+    pid: int
+    config_file: str
+    started: datetime
+    uptime_s: float
+    generation: int
+    workers: tuple[WorkerStatus, ...]
+    interfaces: tuple[InterfaceStatus, ...]
+    services: tuple[ServiceStatus, ...]
+    pools: tuple[PoolStatus, ...]
+    drops: dict[str, int]
+    """Packets by the reason for which they were not forwarded; every reason is there."""

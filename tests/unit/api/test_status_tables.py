@@ -1,0 +1,59 @@
+"""What ``lbfwd status`` prints for people."""
+
+import io
+
+from rich.console import Console
+
+from lbfwd.cli.status import render
+from tests.unit.api.values import status
+
+
+def printed() -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    for part in render(status()):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def row(first: str) -> list[str]:
+    """The cells of the line whose first cell is this."""
+    (line,) = (
+        text
+        for text in printed()
+        if text.split("  ")[0].strip() == first or (text.split() and text.split()[0] == first)
+    )
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_head_names_node_generation_and_uptime() -> None:
+    head = printed()[0]
+    assert head == (
+        "lbfwd 9.9 on lb1: generation 42, up 1 d 02:03:04, pid 77, /etc/lbfwd/lbfwd.toml"
+    )
+
+
+def test_a_worker_shows_the_sum_of_its_rings() -> None:
+    assert row("0") == ["0", "2", "4711", "running", "3", "50 ms", "1000", "100", "95", "1005",
+                        "5", "1"]  # fmt: skip
+    assert row("1")[:5] == ["1", "3", "-", "abandoned", "5"]
+
+
+def test_an_interface_shows_its_state_and_drops() -> None:
+    assert row("eth0") == ["eth0", "in/out", "no carrier", "1500", "all packets", "8", "9"]
+
+
+def test_a_service_without_port_serves_any() -> None:
+    assert row("http") == [
+        "http", "2001:db8::10", "tcp", "any", "web", "24690", "135780", "00112233aabbccdd",
+    ]  # fmt: skip
+
+
+def test_backends_show_share_state_and_next_hop() -> None:
+    assert row("a")[3:] == ["100.0%", "usable", "10.0.0.1 on eth1", "12345", "67890"]
+    assert row("b")[3:6] == ["0.0%", "unusable: no route", "-"]
+
+
+def test_only_reasons_that_happened_are_printed() -> None:
+    assert row("fragment") == ["fragment", "17"]
+    assert not any("not_ip" in line for line in printed())

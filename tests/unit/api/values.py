@@ -1,0 +1,117 @@
+"""A status for tests."""
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+from lbfwd.supervisor.status import (
+    BackendStatus,
+    HopStatus,
+    InterfaceStatus,
+    PoolStatus,
+    RingStatus,
+    ServiceStatus,
+    Status,
+    WorkerStatus,
+)
+
+HOP = HopStatus(
+    interface="eth1",
+    gateway=ip_address("10.0.0.1"),
+    mac="02:00:00:00:00:01",
+    source=ip_address("10.0.0.254"),
+    mtu=1500,
+)
+
+
+def backend(name: str, slots: int, reason: str = "") -> BackendStatus:
+    return BackendStatus(
+        name=name,
+        address=ip_address("10.0.0.1"),
+        weight=1,
+        usable=slots > 0,
+        reason=reason,
+        slots=slots,
+        hops=(HOP,) if slots else (),
+        packets=12345,
+        bytes=67890,
+    )
+
+
+def status() -> Status:
+    return Status(
+        version="9.9",
+        node="lb1",
+        pid=77,
+        config_file="/etc/lbfwd/lbfwd.toml",
+        started=datetime(2026, 1, 2, tzinfo=UTC),
+        uptime_s=93784.5,  # 1 day, 2 hours, 3 minutes, 4 seconds
+        generation=42,
+        workers=(
+            WorkerStatus(
+                slot=0,
+                cpu=2,
+                pid=4711,
+                state="running",
+                restarts=3,
+                heartbeat_age_ms=50,
+                seen=1000,
+                bursts=100,
+                waits=90,
+                frames=1000,
+                sends=95,
+                rings=(
+                    RingStatus(interface="eth0", packets=600, drops=5, freezes=1),
+                    RingStatus(interface="eth2", packets=405, drops=0, freezes=0),
+                ),
+            ),
+            WorkerStatus(
+                slot=1,
+                cpu=3,
+                pid=None,
+                state="abandoned",
+                restarts=5,
+                heartbeat_age_ms=0,
+                seen=0,
+                bursts=0,
+                waits=0,
+                frames=0,
+                sends=0,
+                rings=(),
+            ),
+        ),
+        interfaces=(
+            InterfaceStatus(
+                name="eth0",
+                receives=True,
+                state="up",
+                carrier=False,
+                ifindex=2,
+                mtu=1500,
+                admits_all=True,
+                tx_index=0,
+                device_tx_dropped=8,
+                qdisc_tx_dropped=9,
+            ),
+        ),
+        services=(
+            ServiceStatus(
+                name="http",
+                vip=ip_address("2001:db8::10"),
+                protocol="tcp",
+                port=None,
+                pool="web",
+                affinity="5-tuple",
+                fingerprint="00112233aabbccdd",
+                packets=24690,
+                bytes=135780,
+            ),
+        ),
+        pools=(
+            PoolStatus(
+                name="web",
+                table_size=251,
+                backends=(backend("a", 251), backend("b", 0, "no route")),
+            ),
+        ),
+        drops={"not_ip": 0, "fragment": 17},
+    )

@@ -1,0 +1,81 @@
+"""Differences between configurations, and which of them need a restart."""
+
+import pytest
+
+from lbfwd.supervisor.plan import plan
+from tests.unit.supervisor.build import config
+
+
+def texts(*replacements: tuple[str, str]) -> list[str]:
+    return [str(change) for change in plan(config(), config(*replacements)).changes]
+
+
+def test_equal_configurations_change_nothing() -> None:
+    assert plan(config(), config()).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        ("weight = 2", "weight = 3", 'pool "web".backends "a".weight: 2 -> 3'),
+        ("10.0.0.2", "10.0.0.3", 'pool "web".backends "b".address: 10.0.0.2 -> 10.0.0.3'),
+        ("port = 80\n", "", 'service "http".port: 80 -> absent'),
+        ('"eth0"', '"eth0", "eth1"', "node.interfaces: [eth0] -> [eth0, eth1]"),
+        ('"lb1"', '"lb2"', "node.name: lb1 -> lb2"),
+        ("251", "257", 'pool "web".table_size: 251 -> 257'),
+        ('name = "any"', 'name = "all"', 'service "any": present -> absent'),
+        ('name = "any"', 'name = "all"', 'service "all": absent -> present'),
+    ],
+)
+def test_a_change_is_named_by_key_with_both_values(old: str, new: str, change: str) -> None:
+    assert change in texts((old, new))
+
+
+def test_the_order_of_the_file_is_no_change() -> None:
+    a = '  { name = "a", address = "10.0.0.1", weight = 2 },\n'
+    b = '  { name = "b", address = "10.0.0.2" },\n'
+    assert texts((a + b, b + a)) == []
+
+
+def test_a_secret_changes_without_being_shown() -> None:
+    (change,) = texts(("000102030405060708090a0b0c0d0e0f", "f" * 32))
+    assert change.startswith("hash_key: ")
+    assert "ffff" not in change
+    assert "0001" not in change
+
+
+@pytest.mark.parametrize(
+    ("new", "key"),
+    [
+        ("cpus = [0]", "workers.cpus"),
+        ('cpus = [0, 1]\nring = "v2"', "workers.ring"),
+        ("cpus = [0, 1]\nbusy_poll_us = 50", "workers.busy_poll_us"),
+        ("cpus = [0, 1]\nqdisc_bypass = true", "workers.qdisc_bypass"),
+    ],
+)
+def test_workers_need_a_restart(new: str, key: str) -> None:
+    found = plan(config(), config(("cpus = [0, 1]", new)))
+    (problem,) = found.problems("test.toml")
+    assert problem.key == key
+    assert "restart" in problem.rule
+
+
+def test_a_refusal_names_old_and_new_value() -> None:
+    found = plan(config(), config(("cpus = [0, 1]", "cpus = [0]")))
+    (problem,) = found.problems("test.toml")
+    assert str(problem).startswith("test.toml: workers.cpus = [0] (running: [0, 1]): ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("weight = 2", "weight = 3"),
+        ('"lb1"', '"lb2"'),
+        ('["eth0"]', '["eth0"]\nsource = ["10.0.0.254"]'),
+        ("000102030405060708090a0b0c0d0e0f", "f" * 32),
+    ],
+)
+def test_the_rest_is_reloadable(old: str, new: str) -> None:
+    found = plan(config(), config((old, new)))
+    assert found.changes
+    assert found.restart == ()

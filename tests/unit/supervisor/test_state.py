@@ -1,0 +1,72 @@
+"""From configuration and network to the forwarding state."""
+
+from ipaddress import ip_address
+
+from lbfwd.net.resolve import Resolution
+from lbfwd.supervisor.state import derive
+from tests.unit.supervisor.build import config, hop, link, resolved
+
+A, B = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+ETH1 = link("eth1", 3)
+ETH2 = link("eth2", 4, mtu=9000)
+
+
+def test_services_keep_what_was_configured() -> None:
+    http, any_port = derive(config(), {}, {}).forwarding.services
+    assert (http.name, str(http.vip), http.protocol, http.port) == ("http", "192.0.2.10", "tcp", 80)
+    assert (http.affinity, http.pool) == ("5-tuple", "web")
+    assert (str(any_port.vip), any_port.port, any_port.affinity) == ("2001:db8::10", 0, "source")
+
+
+def test_the_hash_key_is_passed_on() -> None:
+    assert derive(config(), {}, {}).forwarding.hash_key == bytes(range(16))
+
+
+def test_a_path_is_made_of_hop_backend_and_ring() -> None:
+    found = {A: resolved(hop("10.0.0.253", ETH2)), B: resolved(hop("10.0.0.2", ETH1))}
+    (pool,) = derive(config(), found, {3: 7, 4: 9}).forwarding.pools
+    (path,) = pool.members[0].paths
+    assert path.src_mac == ETH2.mac
+    assert path.dst_mac == bytes([2, 0, 0, 0, 1, 0xAA])
+    assert (path.destination, path.source) == (A, ip_address("10.0.0.254"))
+    assert (path.tx, path.mtu) == (9, 9000)
+    assert pool.members[1].paths[0].tx == 7
+    assert [member.effective_weight for member in pool.members] == [2, 1]
+
+
+def test_a_multipath_backend_has_all_its_paths_in_order() -> None:
+    found = {A: resolved(hop("10.0.0.253", ETH1, 1), hop("10.0.1.253", ETH2, 2))}
+    (pool,) = derive(config(), found, {3: 0, 4: 1}).forwarding.pools
+    assert [(path.tx, path.dst_mac[5]) for path in pool.members[0].paths] == [(0, 1), (1, 2)]
+
+
+def test_a_backend_without_next_hop_gets_no_traffic_and_its_reason_is_kept() -> None:
+    found = {
+        A: Resolution(hops=(), reason="no route"),
+        B: resolved(hop("10.0.0.2", ETH1)),
+    }
+    state = derive(config(), found, {3: 0})
+    (pool,) = state.forwarding.pools
+    assert pool.members[0].paths == ()
+    assert pool.members[0].effective_weight == 0
+    assert state.unusable == {("web", "a"): "no route"}
+    assert state.usable == {("web", "b")}
+
+
+def test_a_hop_without_a_ring_is_left_out() -> None:
+    found = {
+        A: resolved(hop("10.0.0.253", ETH1), hop("10.0.1.253", ETH2)),
+        B: resolved(hop("10.0.0.2", ETH1)),
+    }
+    state = derive(config(), found, {4: 0})
+    (pool,) = state.forwarding.pools
+    assert [path.tx for path in pool.members[0].paths] == [0]
+    assert state.unusable == {("web", "b"): "no TX ring on eth1"}
+
+
+def test_equal_networks_give_equal_states() -> None:
+    def once() -> object:
+        found = {A: resolved(hop("10.0.0.253", link("eth1", 3)))}
+        return derive(config(), found, {3: 0}).forwarding
+
+    assert once() == once()

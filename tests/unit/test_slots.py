@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbfwd.slots import Seat, Slots
+
+NAMES = st.sets(st.sampled_from("abcdefgh"))
+
+
+class Counters:
+    """Counters that only grow, as the workers' do."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, tuple[int, int]] = {}
+
+    def read(self, slot: int) -> tuple[int, int]:
+        return self.values.get(slot, (0, 0))
+
+    def add(self, slot: int, packets: int, size: int) -> None:
+        before = self.read(slot)
+        self.values[slot] = before[0] + packets, before[1] + size
+
+
+def slots(most: int = 8) -> tuple[Slots[str], Counters]:
+    counters = Counters()
+    return Slots("backends", most, counters.read), counters
+
+
+def settle(seats: Slots[str], keys: str) -> dict[str, Seat]:
+    plan = seats.plan(keys)
+    seats.commit(plan)
+    return plan
+
+
+def test_seats_are_given_from_0_on() -> None:
+    seats, _ = slots()
+    assert settle(seats, "abc") == {"a": Seat(0, 1), "b": Seat(1, 1), "c": Seat(2, 1)}
+
+
+def test_who_stays_keeps_its_seat() -> None:
+    seats, _ = slots()
+    settle(seats, "abc")
+    assert settle(seats, "cb") == {"c": Seat(2, 1), "b": Seat(1, 1)}
+    assert settle(seats, "dcb") == {"d": Seat(0, 2), "c": Seat(2, 1), "b": Seat(1, 1)}
+
+
+def test_a_returning_key_inherits_nothing() -> None:
+    seats, counters = slots()
+    first = settle(seats, "a")["a"]
+    counters.add(first.slot, 5, 500)
+    settle(seats, "")
+    again = settle(seats, "a")["a"]
+    assert again == Seat(first.slot, first.incarnation + 1)
+    assert seats.count("a") == (0, 0)
+    counters.add(again.slot, 2, 30)
+    assert seats.count("a") == (2, 30)
+
+
+def test_a_leavers_seat_is_free_only_in_the_next_plan() -> None:
+    """While workers still use the old generation its counters are the leaver's."""
+    seats, _ = slots()
+    settle(seats, "a")
+    assert settle(seats, "b") == {"b": Seat(1, 1)}
+    assert settle(seats, "bc") == {"b": Seat(1, 1), "c": Seat(0, 2)}
+
+
+def test_planning_changes_nothing() -> None:
+    seats, counters = slots()
+    settle(seats, "ab")
+    counters.add(0, 1, 10)
+    for _ in range(3):
+        assert seats.plan("bcd") == {"b": Seat(1, 1), "c": Seat(2, 1), "d": Seat(3, 1)}
+    assert seats.count("a") == (1, 10)
+    assert settle(seats, "abc") == {"a": Seat(0, 1), "b": Seat(1, 1), "c": Seat(2, 1)}
+
+
+def test_too_many_are_refused() -> None:
+    seats, _ = slots(most=3)
+    settle(seats, "abc")
+    with pytest.raises(ValueError, match="4 backends: at most 3"):
+        seats.plan("abcd")
+    settle(seats, "ab")
+    assert settle(seats, "abd")["d"] == Seat(2, 2)
+
+
+@given(st.lists(st.tuples(NAMES, st.lists(st.sampled_from("abcdefgh")))))
+def test_over_many_reloads(steps: list[tuple[set[str], list[str]]]) -> None:
+    seats, counters = slots(most=16)
+    before: dict[str, Seat] = {}
+    counted: dict[str, int] = {}
+    incarnations: set[tuple[int, int]] = set()
+    for names, packets in steps:
+        now = settle(seats, "".join(sorted(names)))
+        assert set(now) == names
+        assert len({seat.slot for seat in now.values()}) == len(now), "one tenant a slot"
+        for name, seat in now.items():
+            if name in before:
+                assert seat == before[name]
+            else:
+                assert (seat.slot, seat.incarnation) not in incarnations
+                counted[name] = 0
+            incarnations.add((seat.slot, seat.incarnation))
+        for name in packets:
+            if name in now:
+                counters.add(now[name].slot, 1, 100)
+                counted[name] += 1
+        assert {n: seats.count(n) for n in now} == {n: (counted[n], 100 * counted[n]) for n in now}
+        before = now
