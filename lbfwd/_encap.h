@@ -5,44 +5,77 @@
 
 #include "_lookup.h"
 
-#define GRE_BYTES 4
-
 static inline uint32_t overhead_of(const struct lbfwd_path *path)
 {
     return path->header_len - (uint32_t)ETHERNET_BYTES;
 }
 
-static inline void complete_outer_ipv4(uint8_t *ip, uint8_t tos, uint16_t total)
+/* Checksum words are added to what was taken over zeros: the fields start as 0. */
+static inline void complete_outer_ipv4(uint8_t *ip, uint8_t tos, uint16_t total, uint16_t id,
+                                       uint32_t entropy)
 {
     uint16_t prebuilt;
+    uint32_t source_be32;
 
     memcpy(&prebuilt, ip + 10, sizeof prebuilt);
     ip[1] = tos;
     store_be16(ip + 2, total);
-    /* The prebuilt checksum was taken with both fields 0: add what they are now. */
+    store_be16(ip + 4, id);
+    if (UNLIKELY(entropy))
+        store_be32(ip + 12, load_be32(ip + 12) | entropy);
+    source_be32 = __builtin_bswap32(entropy);
     checksum_store(ip + 10, (uint64_t)(uint16_t)~prebuilt + __builtin_bswap16(tos) +
-                                __builtin_bswap16(total));
+                                __builtin_bswap16(total) + __builtin_bswap16(id) + source_be32);
 }
 
-static inline void complete_outer_ipv6(uint8_t *ip, uint8_t traffic_class, uint16_t payload)
+static inline void complete_outer_ipv6(uint8_t *ip, uint8_t traffic_class, uint16_t payload,
+                                       uint32_t entropy)
 {
     store_be16(ip, (uint16_t)(0x6000 | traffic_class << 4));
     store_be16(ip + 4, payload);
+    if (UNLIKELY(entropy))
+        store_be32(ip + 20, load_be32(ip + 20) | entropy);
 }
 
-/* Writes Ethernet, outer IP and GRE for an inner packet of ip_length bytes; returns their length. */
-static inline uint32_t write_outer(uint8_t *out, const struct lbfwd_path *path,
-                                   const struct lbfwd_packet *packet, uint32_t ip_length)
+/* How one packet goes out: by which path, and what its outer header varies by. */
+struct lbfwd_wrap {
+    const struct lbfwd_path *path;
+    uint32_t entropy;         /* low bits of the outer source */
+    uint8_t tos;
+    uint16_t ethertype;       /* of the inner packet */
+};
+
+/* The low bits of the outer source: what NICs and routers that spread by outer addresses see. */
+static inline uint32_t source_entropy(const struct lbfwd_path *path, uint64_t hash)
 {
+    if (LIKELY(!path->entropy_bits))
+        return 0;
+    return mix64(hash) >> (32 - path->entropy_bits);
+}
+
+static inline int may_fragment_outer(const struct lbfwd_path *path)
+{
+    return path->header_len == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES &&
+           !(path->header[ETHERNET_BYTES + 6] & 0x40);
+}
+
+/* Writes Ethernet, outer IP and GRE for an inner packet of ip_length bytes; returns their length.
+ * id: the outer identification, where DF is not set. */
+static inline uint32_t write_outer(uint8_t *out, const struct lbfwd_wrap *wrap, uint32_t ip_length,
+                                   uint16_t *next_id)
+{
+    const struct lbfwd_path *path = wrap->path;
     uint32_t header = path->header_len;
 
     memcpy(out, path->header, LBFWD_PATH_HEADER); /* fixed size: a few wide stores */
     if (header == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES)
-        complete_outer_ipv4(out + ETHERNET_BYTES, packet->tos,
-                            (uint16_t)(ip_length + IPV4_BYTES + GRE_BYTES));
+        complete_outer_ipv4(out + ETHERNET_BYTES, wrap->tos,
+                            (uint16_t)(ip_length + IPV4_BYTES + GRE_BYTES),
+                            UNLIKELY(may_fragment_outer(path)) ? ++*next_id : 0, wrap->entropy);
     else
-        complete_outer_ipv6(out + ETHERNET_BYTES, packet->tos, (uint16_t)(ip_length + GRE_BYTES));
-    store_be16(out + header - 2, packet->ethertype);
+        complete_outer_ipv6(out + ETHERNET_BYTES, wrap->tos, (uint16_t)(ip_length + GRE_BYTES),
+                            wrap->entropy);
+    store_be16(out + header - 2, wrap->ethertype);
     return header;
 }
 

@@ -20,6 +20,7 @@ struct lbfwd_frame {
     uint32_t wire_length;    /* bytes the frame had: more, when the ring cut it */
     uint8_t packet_type;     /* PACKET_HOST, PACKET_OTHERHOST, … */
     uint8_t vlan_tagged;
+    uint8_t rx;              /* ring it came from: answers go back there */
     struct virtio_net_hdr offload;
 };
 

@@ -67,8 +67,8 @@ static inline const struct lbfwd_service *find_service(const struct lbfwd_view *
                                                        const struct lbfwd_packet *packet)
 {
     const struct lbfwd_service *exact =
-        probe_service(view, vip->id, packet->protocol, packet->dst_port);
-    return exact ? exact : probe_service(view, vip->id, packet->protocol, 0);
+        probe_service(view, vip->id, packet->flow_protocol, packet->dst_port);
+    return exact ? exact : probe_service(view, vip->id, packet->flow_protocol, 0);
 }
 
 /* The flow hash of the key, of which source affinity blanks ports and protocol. */

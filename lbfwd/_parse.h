@@ -20,6 +20,16 @@
 #define IPV6_BYTES 40
 #define TCP_BYTES 20
 #define UDP_BYTES 8
+#define GRE_BYTES 4
+
+#define MOST_EXTENSIONS 8    /* IPv6 extension headers that are followed */
+
+enum lbfwd_kind {            /* what a packet to a VIP is, once it is parsed */
+    LBFWD_KIND_FLOW,         /* has ports of its own; the first fragment too */
+    LBFWD_KIND_LATER_FRAGMENT,
+    LBFWD_KIND_ICMP_ERROR,   /* its key is that of the flow it is about */
+    LBFWD_KIND_ECHO_REQUEST,
+};
 
 struct lbfwd_packet {
     const uint8_t *ip;       /* IP header inside the frame */
@@ -27,8 +37,14 @@ struct lbfwd_packet {
     uint32_t l4_offset;      /* from ip */
     uint16_t ethertype;
     uint16_t dst_port;
+    uint32_t fragment_id;
+    uint16_t fragment_offset; /* in units of 8 bytes */
+    uint8_t fragmented;
+    uint8_t kind;            /* enum lbfwd_kind */
     uint8_t family;          /* 4 or 6 */
-    uint8_t protocol;        /* of the transport header */
+    uint8_t protocol;        /* behind IP header and extensions */
+    uint8_t flow_protocol;   /* of the flow it belongs to */
+    uint8_t tcp_flags;
     uint8_t tos;             /* DSCP and ECN: TOS or traffic class */
     uint8_t key_length;
     uint8_t key[40];         /* flow key, DESIGN section 4 */
@@ -82,7 +98,69 @@ static inline enum lbfwd_drop parse_ipv4(struct lbfwd_cursor *cursor, struct lbf
     packet->tos = ip[1];
     packet->protocol = ip[9];
     packet->l4_offset = header;
+    packet->fragmented = (load_be16(ip + 6) & 0x3fff) != 0; /* "more fragments", or an offset */
+    packet->fragment_offset = load_be16(ip + 6) & 0x1fff;
+    packet->fragment_id = load_be16(ip + 4);
     return LBFWD_DROP_NONE;
+}
+
+struct lbfwd_extensions {
+    uint32_t bytes;
+    uint32_t fragment_id;
+    uint16_t fragment_offset;
+    uint8_t fragmented;
+    uint8_t protocol;        /* behind them */
+};
+
+static inline int is_extension(uint8_t next_header)
+{
+    return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
+           next_header == IPPROTO_DSTOPTS || next_header == IPPROTO_FRAGMENT;
+}
+
+/* Not followed: they authenticate, or belong to protocols that no service has. */
+static inline int is_unknown_extension(uint8_t next_header)
+{
+    return next_header == IPPROTO_AH || next_header == 135 /* Mobility, RFC 6275 */ ||
+           next_header == 139 /* HIP, RFC 7401 */ || next_header == 140 /* Shim6, RFC 5533 */;
+}
+
+/* One extension header, RFC 8200 sections 4.3 to 4.6. A routing header with segments left is no
+ * packet for us to end (and type 0 is for nobody: RFC 5095). */
+static inline enum lbfwd_drop take_extension(struct lbfwd_cursor *cursor, struct lbfwd_extensions *e)
+{
+    const uint8_t *header = take(cursor, 8);
+    uint32_t rest;
+
+    if (!header)
+        return LBFWD_DROP_TRUNCATED;
+    if (e->protocol == IPPROTO_ROUTING && header[3])
+        return LBFWD_DROP_EXTENSION_HEADER;
+    rest = e->protocol == IPPROTO_FRAGMENT ? 0 : header[1] * 8u;
+    if (!take(cursor, rest))
+        return LBFWD_DROP_TRUNCATED;
+    if (e->protocol == IPPROTO_FRAGMENT) {
+        e->fragment_offset = load_be16(header + 2) >> 3;
+        e->fragmented = (load_be16(header + 2) & 0xfff9) != 0; /* an atomic one is whole: RFC 6946 */
+        e->fragment_id = load_be32(header + 4);
+    }
+    e->bytes += 8 + rest;
+    e->protocol = header[0];
+    return LBFWD_DROP_NONE;
+}
+
+/* Behind a later fragment's header is the middle of something: nothing is read there. */
+static inline enum lbfwd_drop take_extensions(struct lbfwd_cursor *cursor, uint8_t next_header,
+                                              struct lbfwd_extensions *e)
+{
+    enum lbfwd_drop reason = LBFWD_DROP_NONE;
+
+    *e = (struct lbfwd_extensions){.protocol = next_header};
+    for (uint32_t n = 0; is_extension(e->protocol) && !e->fragment_offset && !reason; n++)
+        reason = n < MOST_EXTENSIONS ? take_extension(cursor, e) : LBFWD_DROP_EXTENSION_HEADER;
+    if (!reason && is_unknown_extension(e->protocol))
+        return LBFWD_DROP_EXTENSION_HEADER;
+    return reason;
 }
 
 static inline enum lbfwd_drop parse_ipv6(struct lbfwd_cursor *cursor, struct lbfwd_packet *packet)
@@ -102,6 +180,8 @@ static inline enum lbfwd_drop parse_ipv6(struct lbfwd_cursor *cursor, struct lbf
     packet->tos = (uint8_t)(load_be16(ip) >> 4);
     packet->protocol = ip[6];
     packet->l4_offset = IPV6_BYTES;
+    packet->fragmented = 0;
+    packet->fragment_offset = 0;
     return LBFWD_DROP_NONE;
 }
 
@@ -117,21 +197,6 @@ static inline enum lbfwd_drop parse_ip(struct lbfwd_cursor *cursor, struct lbfwd
     }
 }
 
-static inline int is_fragment(const struct lbfwd_packet *packet)
-{
-    if (packet->family == 4)
-        return (load_be16(packet->ip + 6) & 0x3fff) != 0; /* MF or an offset */
-    return packet->protocol == IPPROTO_FRAGMENT;
-}
-
-static inline int is_extension_header(uint8_t next_header)
-{
-    return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
-           next_header == IPPROTO_DSTOPTS || next_header == IPPROTO_AH ||
-           next_header == 135 /* Mobility, RFC 6275 */ || next_header == 139 /* HIP, RFC 7401 */ ||
-           next_header == 140 /* Shim6, RFC 5533 */;
-}
-
 /* source | destination | source port | destination port | protocol */
 static inline void make_flow_key(struct lbfwd_packet *packet, const uint8_t *ports)
 {
@@ -142,25 +207,35 @@ static inline void make_flow_key(struct lbfwd_packet *packet, const uint8_t *por
     packet->key_length = (uint8_t)(addresses + 5);
 }
 
-static inline enum lbfwd_drop parse_transport(struct lbfwd_packet *packet)
+/* Moves on behind the extension headers. After the look-up of the VIP: what is not for us is
+ * counted as that, whatever it carries. */
+static inline enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
+{
+    struct lbfwd_cursor cursor = {packet->ip + IPV6_BYTES, packet->ip_length - IPV6_BYTES};
+    struct lbfwd_extensions extensions;
+    enum lbfwd_drop reason = take_extensions(&cursor, packet->protocol, &extensions);
+
+    packet->l4_offset = IPV6_BYTES + extensions.bytes;
+    packet->protocol = extensions.protocol;
+    packet->fragmented = extensions.fragmented;
+    packet->fragment_offset = extensions.fragment_offset;
+    packet->fragment_id = extensions.fragment_id;
+    return reason;
+}
+
+static inline enum lbfwd_drop parse_ports(struct lbfwd_packet *packet)
 {
     struct lbfwd_cursor cursor = {packet->ip + packet->l4_offset,
                                   packet->ip_length - packet->l4_offset};
-    const uint8_t *header;
+    int tcp = packet->protocol == IPPROTO_TCP;
+    const uint8_t *header = take(&cursor, tcp ? TCP_BYTES : UDP_BYTES);
 
-    if (UNLIKELY(is_fragment(packet)))
-        return LBFWD_DROP_FRAGMENT;
-    if (UNLIKELY(packet->family == 6 && is_extension_header(packet->protocol)))
-        return LBFWD_DROP_EXTENSION_HEADER;
-    if (packet->protocol == IPPROTO_TCP)
-        header = take(&cursor, TCP_BYTES);
-    else if (packet->protocol == IPPROTO_UDP)
-        header = take(&cursor, UDP_BYTES);
-    else
-        return LBFWD_DROP_UNSUPPORTED_PROTOCOL;
     if (UNLIKELY(!header))
         return LBFWD_DROP_TRUNCATED;
+    packet->tcp_flags = tcp ? header[13] : 0;
     packet->dst_port = load_be16(header + 2);
+    packet->flow_protocol = packet->protocol;
+    packet->kind = LBFWD_KIND_FLOW;
     make_flow_key(packet, header);
     return LBFWD_DROP_NONE;
 }

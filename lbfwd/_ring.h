@@ -15,6 +15,7 @@
 #define LBFWD_MAX_BACKENDS 131072
 #define LBFWD_MAX_MEMBERS 65535 /* backends of one pool: a table entry is 16 bits, 0xffff is "none" */
 #define LBFWD_NO_MEMBER 65535
+#define LBFWD_FLOW_WAYS 4      /* flow table entries in a cache line */
 #define LBFWD_BURST 64         /* packets taken from a ring at a time */
 #define LBFWD_PATH_HEADER 58   /* Ethernet 14 + IPv6 40 + GRE 4 */
 #define LBFWD_TX_OFFSET 48     /* data in a TPACKET_V3 TX slot; the vnet header comes first */
@@ -30,11 +31,18 @@ enum lbfwd_drop {
     LBFWD_DROP_BAD_IP_HEADER,        /* version, header length or total length impossible */
     LBFWD_DROP_BAD_IP_CHECKSUM,
     LBFWD_DROP_NO_VIP,               /* the destination is no VIP of ours */
-    LBFWD_DROP_FRAGMENT,
+    LBFWD_DROP_FRAGMENT,             /* a fragmented ICMP message */
+    LBFWD_DROP_FRAGMENT_UNMATCHED,   /* its datagram's first fragment did not come in time */
+    LBFWD_DROP_FRAGMENT_NO_ROOM,     /* came before the first, and too many wait already */
     LBFWD_DROP_EXTENSION_HEADER,     /* IPv6 extension header that is not followed */
-    LBFWD_DROP_UNSUPPORTED_PROTOCOL, /* neither TCP nor UDP */
+    LBFWD_DROP_UNSUPPORTED_PROTOCOL, /* neither TCP nor UDP, nor ICMP that is understood */
+    LBFWD_DROP_ICMP_UNMATCHED,       /* an ICMP error that quotes no packet of a flow of ours */
+    LBFWD_DROP_ECHO_REFUSED,         /* echo request, and the node is told to drop them */
+    LBFWD_DROP_ECHO_ANSWERED,        /* not lost: answered by the node */
+    LBFWD_DROP_RATE_LIMITED,         /* the node would have answered, but answered enough */
     LBFWD_DROP_NO_SERVICE,           /* the VIP has no service for this protocol and port */
     LBFWD_DROP_NO_BACKEND,           /* the service has no usable backend */
+    LBFWD_DROP_REJECTED,             /* nor that, and the sender was told so */
     LBFWD_DROP_NO_NEXT_HOP,          /* the chosen backend has no resolved next hop */
     LBFWD_DROP_BAD_OFFLOAD,          /* offload metadata that contradict the frame */
     LBFWD_DROP_TOO_BIG,              /* larger than the tunnel's MTU */
@@ -46,6 +54,33 @@ enum lbfwd_drop {
     LBFWD_DROP_COUNT                 /* not a reason: how many there are */
 };
 
+/* What happened on the way, beside where packets ended. */
+enum lbfwd_event {
+    LBFWD_EVENT_FLOW_NEW,            /* a flow's first packet made an entry */
+    LBFWD_EVENT_FLOW_FOUND_ELSEWHERE, /* in another worker's table */
+    LBFWD_EVENT_FLOW_REDIRECTED,     /* its backend may not serve it any more */
+    LBFWD_EVENT_FLOW_EVICTED,        /* an unconfirmed entry gave way */
+    LBFWD_EVENT_FLOW_TABLE_FULL,     /* no entry gave way: the Maglev table alone decides */
+    LBFWD_EVENT_FRAGMENT_HELD,       /* came before its first, waits */
+    LBFWD_EVENT_PACKET_SPLIT,        /* fragmented before encapsulation */
+    LBFWD_EVENT_TOO_BIG_SENT,        /* the sender was told the MTU */
+    LBFWD_EVENT_RESET_SENT,
+    LBFWD_EVENT_UNREACHABLE_SENT,
+    LBFWD_EVENT_ANSWER_SUPPRESSED,   /* an answer that the rate limit kept back */
+    LBFWD_EVENT_ANSWER_LOST,         /* an answer that found no room in the ring */
+    LBFWD_EVENT_COUNT                /* not an event: how many there are */
+};
+
+enum lbfwd_flow_state {              /* indexes lifetimes */
+    LBFWD_FLOW_FREE,
+    LBFWD_FLOW_UNCONFIRMED,          /* one packet was seen */
+    LBFWD_FLOW_TCP,
+    LBFWD_FLOW_UDP,
+    LBFWD_FLOW_CLOSING               /* TCP, after FIN or RST */
+};
+
+enum lbfwd_echo { LBFWD_ECHO_REPLY, LBFWD_ECHO_BACKEND, LBFWD_ECHO_DROP };
+enum lbfwd_empty { LBFWD_EMPTY_DROP, LBFWD_EMPTY_REJECT };
 enum lbfwd_affinity { LBFWD_AFFINITY_5TUPLE, LBFWD_AFFINITY_SOURCE };
 
 /* ---- shared memory: control file (one page of roots, one slot a worker) ---- */
@@ -86,9 +121,29 @@ struct lbfwd_counter { uint64_t packets; uint64_t bytes; }; /* bytes: IP packet 
 
 struct lbfwd_counters {
     uint64_t drops[64];
-    uint64_t unused[8192 - 64];      /* a block begins on a page, also where pages have 64 KiB */
+    uint64_t events[64];
+    uint64_t unused[8192 - 128];      /* a block begins on a page, also where pages have 64 KiB */
     struct lbfwd_counter services[LBFWD_MAX_SERVICES];
     struct lbfwd_counter backends[LBFWD_MAX_BACKENDS];
+};
+
+/* ---- shared memory: flow tables (a page of header, then one region a worker) ---- */
+
+#define LBFWD_FLOWS_HEADER 65536     /* a region begins on a page */
+
+struct lbfwd_flow_entry {    /* 16 bytes; a reader reads key, value, key again */
+    uint64_t key;
+    uint64_t value;          /* backend, incarnation, service, state, last seen: _flow.h; 0: free */
+};
+
+struct lbfwd_flow_bucket { struct lbfwd_flow_entry ways[LBFWD_FLOW_WAYS]; };
+
+struct lbfwd_flows_header {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t workers;
+    uint32_t buckets;        /* of one region */
+    uint32_t unused;
 };
 
 /* ---- shared memory: arena (forwarding states; offsets are from its start, 64-byte aligned) ---- */
@@ -97,7 +152,9 @@ struct lbfwd_vip {           /* open addressing; family 0: free */
     uint8_t address[16];     /* network order; IPv4 in the first 4 bytes, the rest 0 */
     uint32_t id;
     uint8_t family;          /* 4 or 6 */
-    uint8_t unused[11];
+    uint8_t echo_protocol;   /* echo to a backend: this service's; 0: none */
+    uint16_t echo_port;
+    uint8_t unused[8];
 };
 
 struct lbfwd_service {       /* open addressing by (vip, protocol, port); protocol 0: free */
@@ -110,7 +167,9 @@ struct lbfwd_service {       /* open addressing by (vip, protocol, port); protoc
     uint64_t table_offset;   /* uint16_t[table_size]: index into the members, or LBFWD_NO_MEMBER */
     uint64_t members_offset; /* uint32_t[members]: backend slots, in ascending order of identity */
     uint32_t table_size;     /* 0: no usable backend */
-    uint32_t unused;
+    uint32_t pool;
+    uint8_t empty;           /* enum lbfwd_empty: what to do without a usable backend */
+    uint8_t unused[7];
 };
 
 struct lbfwd_backend {       /* indexed by backend slot, as counters are */
@@ -118,7 +177,7 @@ struct lbfwd_backend {       /* indexed by backend slot, as counters are */
     uint16_t path_count;     /* 0: no resolved next hop */
     uint16_t unused;
     uint32_t incarnation;    /* a reused slot has another one */
-    uint32_t unused2;
+    uint32_t pool;           /* whose backend it is */
 };
 
 struct lbfwd_path {          /* one next hop of one backend; one cache line */
@@ -126,7 +185,8 @@ struct lbfwd_path {          /* one next hop of one backend; one cache line */
     uint8_t header_len;      /* 38: outer IPv4; 58: outer IPv6 */
     uint8_t tx;              /* output interface: index of the TX ring */
     uint16_t mtu;            /* largest outer IP packet */
-    uint16_t unused;
+    uint8_t entropy_bits;    /* so many low bits of the outer source come from the flow hash */
+    uint8_t unused;
 };
 
 struct lbfwd_snapshot {      /* one generation */
@@ -141,6 +201,9 @@ struct lbfwd_snapshot {      /* one generation */
     uint32_t service_slots;  /* power of two, more than the services */
     uint32_t backends;
     uint32_t paths;
+    uint16_t lifetimes_s[8]; /* by enum lbfwd_flow_state */
+    uint8_t echo;            /* enum lbfwd_echo */
+    uint8_t unused[7];
 };
 
 /* ---- rings: set-up, by the supervisor ---- */
@@ -174,7 +237,7 @@ enum lbfwd_wake { LBFWD_WAKE_TIMEOUT, LBFWD_WAKE_CONTROL, LBFWD_WAKE_SIGNAL, LBF
 struct lbfwd_worker;
 
 int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
-                     int counters_fd);
+                     int counters_fd, int flows_fd);
 void lbfwd_worker_free(struct lbfwd_worker *worker);
 int lbfwd_worker_add_rx(struct lbfwd_worker *worker, uint32_t index, int fd,
                         const struct lbfwd_geometry *geometry);
@@ -185,8 +248,10 @@ int lbfwd_worker_remove_tx(struct lbfwd_worker *worker, uint32_t index);
 int lbfwd_worker_recover(struct lbfwd_worker *worker); /* after all rings: counts what the last worker held */
 /* Forwards until wake_fd is readable, a signal came, nothing came for a while, or a turn is over. */
 int lbfwd_worker_run(struct lbfwd_worker *worker, int wake_fd, uint32_t busy_poll_us);
-/* The same path for a frame in memory: virtio_net_hdr (10 bytes), then the frame. Returns 0. */
-int lbfwd_worker_forward(struct lbfwd_worker *worker, const uint8_t *frame, uint32_t length);
+/* The same path for a frame in memory, at a time of the caller's choice: virtio_net_hdr (10 bytes),
+ * then the frame. Answers go to TX ring 0. Returns 0. */
+int lbfwd_worker_forward(struct lbfwd_worker *worker, const uint8_t *frame, uint32_t length,
+                         uint64_t now_ms);
 /* The n-th frame that a memory TX ring took since the last call with n = 0 … count; -ENOENT: no more. */
 int lbfwd_worker_sent(struct lbfwd_worker *worker, uint32_t index, uint32_t n,
                       const uint8_t **frame, uint32_t *length);
@@ -195,6 +260,7 @@ int lbfwd_drop_capabilities(void);                     /* every set, and no way 
 
 /* ---- forwarding state: written by the supervisor ---- */
 
+int lbfwd_flows_init(void *flows, uint64_t bytes, uint32_t workers, uint32_t buckets);
 int lbfwd_control_init(void *control, uint64_t bytes, uint32_t worker_slots, uint64_t arena_bytes);
 int lbfwd_vip_insert(struct lbfwd_vip *vips, uint32_t slots, const struct lbfwd_vip *vip);
 int lbfwd_service_insert(struct lbfwd_service *services, uint32_t slots,

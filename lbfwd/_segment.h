@@ -17,12 +17,12 @@ static inline int is_super_frame(const struct lbfwd_frame *frame)
     return frame->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE;
 }
 
-/* How a super-frame is to be cut. */
+/* How one packet becomes several. */
 struct lbfwd_cut {
-    uint32_t headers;         /* IP and transport header: each segment has them */
-    uint32_t payload;         /* bytes to spread over the segments */
-    uint32_t size;            /* of each segment's payload but the last's */
-    uint32_t segments;
+    uint32_t headers;         /* each part has them: IP and transport header, or IP header only */
+    uint32_t payload;         /* bytes to spread over the parts */
+    uint32_t size;            /* of each part's payload but the last's */
+    uint32_t parts;
 };
 
 static inline enum lbfwd_drop plan_cut(const struct lbfwd_frame *frame,
@@ -44,7 +44,7 @@ static inline enum lbfwd_drop plan_cut(const struct lbfwd_frame *frame,
         cut->headers >= packet->ip_length)
         return LBFWD_DROP_BAD_OFFLOAD;
     cut->payload = packet->ip_length - cut->headers;
-    cut->segments = (cut->payload + cut->size - 1) / cut->size;
+    cut->parts = (cut->payload + cut->size - 1) / cut->size;
     return LBFWD_DROP_NONE;
 }
 
@@ -77,7 +77,7 @@ static inline void finish_segment_tcp(uint8_t *ip, const struct lbfwd_packet *pa
     uint32_t tcp_length = length - packet->l4_offset;
 
     store_be32(tcp + 4, load_be32(tcp + 4) + n * cut->size);
-    if (n + 1 < cut->segments)
+    if (n + 1 < cut->parts)
         tcp[13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
     if (n)
         tcp[13] &= (uint8_t)~TCP_CWR; /* RFC 3168 section 6.1.2: once */
@@ -130,21 +130,24 @@ static inline int offload_is_sane(const struct lbfwd_frame *frame, const struct 
     return frame->offload.csum_start == begin && frame->offload.csum_offset == field;
 }
 
-/* The copy of the packet at ip gets the checksum that was left to hardware. The field holds the
- * pseudo-header's part already. */
+/* Stores the checksum that was left to hardware. The field holds the pseudo-header's part already. */
+static inline void store_transport_checksum(uint8_t *field, const struct lbfwd_packet *packet)
+{
+    uint64_t sum = checksum_add(0, packet->ip + packet->l4_offset,
+                                packet->ip_length - packet->l4_offset);
+
+    if (packet->protocol == IPPROTO_UDP)
+        checksum_store_udp(field, sum);
+    else
+        checksum_store(field, sum);
+}
+
+/* The copy of the packet at ip gets the checksum that it lacks. */
 static inline void complete_checksum(uint8_t *ip, const struct lbfwd_frame *frame,
                                      const struct lbfwd_packet *packet)
 {
-    uint8_t *transport = ip + packet->l4_offset;
-    uint64_t sum;
-
-    if (LIKELY(!(frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
-        return;
-    sum = checksum_add(0, transport, packet->ip_length - packet->l4_offset);
-    if (packet->protocol == IPPROTO_UDP)
-        checksum_store_udp(transport + frame->offload.csum_offset, sum);
-    else
-        checksum_store(transport + frame->offload.csum_offset, sum);
+    if (UNLIKELY(frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+        store_transport_checksum(ip + packet->l4_offset + frame->offload.csum_offset, packet);
 }
 
 #endif

@@ -8,6 +8,7 @@
 
 #define CONTROL_MAGIC 0x6c74636477666c62ULL  /* "blfwdctl" in memory order */
 #define SNAPSHOT_MAGIC 0x706e73647766626cULL /* "lbfwdsnp" */
+#define FLOWS_MAGIC 0x776f6c6664776662ULL    /* "bfwdflow" */
 #define ARENA_UNIT 64
 
 static inline int is_power_of_two(uint32_t n)
@@ -87,6 +88,7 @@ static inline int check_backends(const uint8_t *arena, const struct lbfwd_snapsh
             return -EBADMSG;
     for (uint32_t i = 0; i < snapshot->paths; i++)
         if (paths[i].tx >= LBFWD_MAX_TX ||
+            paths[i].entropy_bits > 32 ||
             (paths[i].header_len != ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES &&
              paths[i].header_len != ETHERNET_BYTES + IPV6_BYTES + GRE_BYTES))
             return -EBADMSG;

@@ -65,14 +65,28 @@ static inline void tx_count_drop(struct lbfwd_counters *counters, enum lbfwd_dro
     ADD_COUNT(counters->drops[reason], n);
 }
 
+/* A frame of the node's own: it is no packet that was forwarded. */
+#define OWNER_NODE UINT32_MAX
+
 static inline void tx_count_forwarded(struct lbfwd_counters *counters, const struct lbfwd_owner *owner)
 {
+    if (UNLIKELY(owner->service == OWNER_NODE))
+        return;
     struct lbfwd_counter *service = &counters->services[owner->service];
     struct lbfwd_counter *backend = &counters->backends[owner->backend];
     ADD_COUNT(service->packets, 1);
     ADD_COUNT(service->bytes, owner->bytes);
     ADD_COUNT(backend->packets, 1);
     ADD_COUNT(backend->bytes, owner->bytes);
+}
+
+static inline void tx_count_lost(struct lbfwd_counters *counters, const struct lbfwd_owner *owner,
+                                 enum lbfwd_drop reason)
+{
+    if (UNLIKELY(owner->service == OWNER_NODE))
+        ADD_COUNT(counters->events[LBFWD_EVENT_ANSWER_LOST], 1);
+    else
+        tx_count_drop(counters, reason, 1);
 }
 
 /* Counts what the kernel took since the last call. */
@@ -95,9 +109,11 @@ static inline void tx_reclaim(struct lbfwd_tx *tx, struct lbfwd_counters *counte
 {
     uint32_t oldest = tx_oldest(tx);
 
-    for (uint32_t i = 0; i < tx->pending; i++)
-        WRITE_SHARED(tx_slot(tx, tx_step(tx, oldest, i))->tp_status, TP_STATUS_AVAILABLE);
-    tx_count_drop(counters, reason, tx->pending);
+    for (uint32_t i = 0; i < tx->pending; i++) {
+        uint32_t index = tx_step(tx, oldest, i);
+        WRITE_SHARED(tx_slot(tx, index)->tp_status, TP_STATUS_AVAILABLE);
+        tx_count_lost(counters, &tx->owners[index], reason);
+    }
     tx->next = oldest;
     tx->pending = 0;
     tx->refusals = 0;
@@ -110,6 +126,7 @@ static inline void tx_drop_head(struct lbfwd_tx *tx, struct lbfwd_counters *coun
     uint32_t oldest = tx_oldest(tx), newest = tx_step(tx, tx->next, tx->frames - 1);
     struct tpacket3_hdr *head = tx_slot(tx, oldest), *last = tx_slot(tx, newest);
 
+    tx_count_lost(counters, &tx->owners[oldest], LBFWD_DROP_TX_REFUSED);
     if (oldest != newest) {
         head->tp_len = last->tp_len;
         memcpy((uint8_t *)head + LBFWD_TX_OFFSET, (uint8_t *)last + LBFWD_TX_OFFSET, last->tp_len);
@@ -120,7 +137,6 @@ static inline void tx_drop_head(struct lbfwd_tx *tx, struct lbfwd_counters *coun
     tx->next = newest;
     tx->pending--;
     tx->refusals = 0;
-    tx_count_drop(counters, LBFWD_DROP_TX_REFUSED, 1);
 }
 
 /* Hands the pending frames to the kernel; never waits. */

@@ -6,10 +6,16 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "_flow.h"
+#include "_fragment.h"
 #include "_rx.h"
 #include "_state.h"
 #include "_tx.h"
+
+#define ANSWERS_A_SECOND 1000 /* of one worker: errors, echo replies and resets together */
+#define ANSWERS_AT_ONCE 100
 
 struct lbfwd_worker {
     struct lbfwd_control *control;
@@ -21,10 +27,37 @@ struct lbfwd_worker {
     uint64_t published;        /* the word that `view` stands for; 0: none */
     struct lbfwd_view view;
     struct lbfwd_rx rx[LBFWD_MAX_RX];
-    struct lbfwd_tx tx[LBFWD_MAX_TX];
+    struct lbfwd_tx tx[LBFWD_MAX_TX + 1]; /* the last is never a ring: "none" */
     uint32_t pending;          /* frames in TX rings that the kernel has not accepted */
     int arena_fd;
+    uint64_t now_ms;           /* of the burst: the clock is read once for all its packets */
+    uint64_t swept_s;
+    struct lbfwd_flows flows;
+    const struct lbfwd_flows_header *flows_map;
+    uint64_t flows_bytes;
+    struct lbfwd_fragments *fragments;
+    uint64_t answers_paid_us; /* the rate limit: the time up to which answers are paid for */
+    uint8_t back[LBFWD_MAX_RX]; /* TX ring of the same interface, by which answers go back */
+    uint16_t next_identification; /* of outer IPv4 headers that may be fragmented */
 };
+
+static inline int interface_of(int fd)
+{
+    struct sockaddr_ll address = {0};
+    socklen_t length = sizeof address;
+    return fd >= 0 && !getsockname(fd, (struct sockaddr *)&address, &length) ? address.sll_ifindex : 0;
+}
+
+/* After rings came or went: the way back of each receiving interface. */
+static inline void pair_rings(struct lbfwd_worker *w)
+{
+    for (uint32_t rx = 0; rx < LBFWD_MAX_RX; rx++) {
+        w->back[rx] = LBFWD_MAX_TX;
+        for (uint8_t tx = 0; tx < LBFWD_MAX_TX; tx++)
+            if (w->tx[tx].map && interface_of(w->tx[tx].fd) == interface_of(w->rx[rx].fd))
+                w->back[rx] = tx;
+    }
+}
 
 static inline void *map_shared(int fd, uint64_t bytes, int protection)
 {
@@ -50,6 +83,30 @@ static inline int map_control(struct lbfwd_worker *w, int fd)
     if (w->control->magic != CONTROL_MAGIC || w->control->abi != LBFWD_ABI ||
         w->control->bytes != sizeof *w->control)
         return -EBADMSG;
+    return 0;
+}
+
+/* Every worker's flow table is mapped, to read; only the own region is written. */
+static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd)
+{
+    struct lbfwd_flows_header header;
+    uint64_t region;
+
+    if (pread(fd, &header, sizeof header, 0) != sizeof header || header.magic != FLOWS_MAGIC ||
+        header.abi != LBFWD_ABI || slot >= header.workers || !header.buckets)
+        return -EBADMSG;
+    region = header.buckets * sizeof(struct lbfwd_flow_bucket);
+    w->flows_bytes = LBFWD_FLOWS_HEADER + header.workers * region;
+    if (!file_holds(fd, w->flows_bytes))
+        return -EBADMSG;
+    w->flows_map = map_shared(fd, w->flows_bytes, PROT_READ | PROT_WRITE);
+    if (!w->flows_map)
+        return -errno;
+    w->flows.all = (const void *)((const uint8_t *)w->flows_map + LBFWD_FLOWS_HEADER);
+    w->flows.own = (struct lbfwd_flow_bucket *)(uintptr_t)w->flows.all + (uint64_t)slot * header.buckets;
+    w->flows.buckets = header.buckets;
+    w->flows.workers = header.workers;
+    w->flows.slot = slot;
     return 0;
 }
 
@@ -104,6 +161,37 @@ static inline void begin_references(struct lbfwd_worker *w)
 static inline void end_references(struct lbfwd_worker *w)
 {
     __atomic_store_n(&w->slot->quiescent, 1, __ATOMIC_SEQ_CST);
+}
+
+static inline void read_clock(struct lbfwd_worker *w)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    w->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static inline struct lbfwd_flow_context flow_context(const struct lbfwd_worker *w)
+{
+    return (struct lbfwd_flow_context){w->view.snapshot, (uint16_t)(w->now_ms / 1000)};
+}
+
+static inline void count_event(struct lbfwd_worker *w, enum lbfwd_event event)
+{
+    ADD_COUNT(w->counters->events[event], 1);
+}
+
+/* Whether the node may answer one packet more. */
+static inline int may_answer(struct lbfwd_worker *w)
+{
+    const uint64_t cost_us = 1000000 / ANSWERS_A_SECOND;
+    uint64_t now_us = w->now_ms * 1000, burst_us = ANSWERS_AT_ONCE * cost_us;
+
+    if (w->answers_paid_us + burst_us < now_us)
+        w->answers_paid_us = now_us - burst_us;
+    if (w->answers_paid_us + cost_us > now_us)
+        return 0;
+    w->answers_paid_us += cost_us;
+    return 1;
 }
 
 static inline int flush_all(struct lbfwd_worker *w)

@@ -6,7 +6,7 @@ One SOCK_SEQPACKET pair a worker. The supervisor asks, the worker answers each r
 =========  ============================  =====================================
 op         keys                          descriptors
 =========  ============================  =====================================
-start      slot, cpu, busy_poll_us       [control, arena, counters]
+start      slot, cpu, busy_poll_us       [control, arena, counters, flows]
 add_rx     index, geometry               [ring socket]
 remove_rx  index
 add_tx     index, geometry               [ring socket]

@@ -20,9 +20,9 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _outer_ipv4(source: bytes, destination: bytes) -> bytes:
+def _outer_ipv4(source: bytes, destination: bytes, flags: int) -> bytes:
     def build(check: int) -> bytes:
-        fixed = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, _DONT_FRAGMENT, _TTL, _GRE, check)
+        fixed = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, flags, _TTL, _GRE, check)
         return fixed + source + destination
 
     return build(checksum(build(0)))
@@ -33,14 +33,21 @@ def _outer_ipv6(source: bytes, destination: bytes) -> bytes:
 
 
 def outer_header(
-    dst_mac: bytes, src_mac: bytes, source: IPAddress, destination: IPAddress
+    dst_mac: bytes,
+    src_mac: bytes,
+    source: IPAddress,
+    destination: IPAddress,
+    may_fragment: bool = False,
 ) -> bytes:
     """Return what C completes per packet: lengths, TOS and the GRE protocol are 0.
 
-    38 bytes for an IPv4 backend, 58 for an IPv6 one. ValueError when the families differ.
+    38 bytes for an IPv4 backend, 58 for an IPv6 one. ``may_fragment``: leave DF out of an outer
+    IPv4 header. ValueError when the families differ.
     """
     if source.version != destination.version:
         raise ValueError(f"outer source {source} and backend {destination} are of two families")
-    ethertype = b"\x08\x00" if destination.version == 4 else b"\x86\xdd"
-    build = _outer_ipv4 if destination.version == 4 else _outer_ipv6
-    return dst_mac + src_mac + ethertype + build(source.packed, destination.packed) + bytes(4)
+    ends = source.packed, destination.packed
+    if destination.version == 4:
+        outer = _outer_ipv4(*ends, 0 if may_fragment else _DONT_FRAGMENT)
+        return dst_mac + src_mac + b"\x08\x00" + outer + bytes(4)
+    return dst_mac + src_mac + b"\x86\xdd" + _outer_ipv6(*ends) + bytes(4)

@@ -21,6 +21,10 @@ class PathSpec:
     destination: IPAddress
     tx: int
     mtu: int
+    entropy_bits: int = 0
+    """So many low bits of the source are taken from the flow hash; they are 0 in ``source``."""
+    may_fragment: bool = False
+    """DF is not set in an outer IPv4 header."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,29 @@ class ServiceState:
     port: int
     affinity: str
     pool: str
+    empty: str = "drop"
+    """Without a usable backend: ``drop``, or ``reject`` so that the sender knows."""
+
+
+@dataclass(frozen=True)
+class FlowTimes:
+    """How long a flow table entry lives unseen, in seconds."""
+
+    unconfirmed_s: int = 30
+    tcp_idle_s: int = 900
+    tcp_closing_s: int = 60
+    udp_idle_s: int = 120
 
 
 @dataclass(frozen=True)
 class Forwarding:
-    """A whole forwarding state."""
+    """A whole forwarding state. ``echo``: who answers echo requests to a VIP."""
 
     hash_key: bytes
     services: tuple[ServiceState, ...]
     pools: tuple[PoolState, ...]
+    flow_times: FlowTimes = FlowTimes()
+    echo: str = "reply"
 
     def pool(self, name: str) -> PoolState:
         """Return a pool by name. Raises KeyError."""

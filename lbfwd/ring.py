@@ -19,12 +19,18 @@ MAX_BACKENDS: int = lib.LBFWD_MAX_BACKENDS
 BURST: int = lib.LBFWD_BURST
 VNET_BYTES = 10  # virtio_net_hdr in front of a frame in memory
 
-_PREFIX = "LBFWD_DROP_"
-_ELEMENTS: dict[int, str] = ffi.typeof("enum lbfwd_drop").elements
+
+def _names(enum: str, count: int) -> tuple[str, ...]:
+    """Return the names of a C enum by their numbers, without their prefix, in lower case."""
+    elements: dict[int, str] = ffi.typeof(f"enum lbfwd_{enum}").elements
+    prefix = f"LBFWD_{enum.upper()}_"
+    return tuple(elements[number].removeprefix(prefix).lower() for number in range(count))
+
+
 # Names of the drop reasons by their number; number 0 is "none" and never counted.
-DROP_REASONS: tuple[str, ...] = tuple(
-    _ELEMENTS[number].removeprefix(_PREFIX).lower() for number in range(lib.LBFWD_DROP_COUNT)
-)
+DROP_REASONS: tuple[str, ...] = _names("drop", lib.LBFWD_DROP_COUNT)
+# Names of what happens on a packet's way, beside where it ends.
+EVENTS: tuple[str, ...] = _names("event", lib.LBFWD_EVENT_COUNT)
 
 WAKE_CONTROL: int = lib.LBFWD_WAKE_CONTROL
 WAKE_SIGNAL: int = lib.LBFWD_WAKE_SIGNAL
@@ -176,12 +182,12 @@ class TxSocket(_PacketSocket):
 class Worker:
     """The C worker: borrows rings and forwards. Used by ``lbfwd.workers`` and by tests."""
 
-    def __init__(self, slot: int, control_fd: int, arena_fd: int, counters_fd: int) -> None:
-        """Map the shared files; OSError when they are not what they should be."""
+    def __init__(self, slot: int, *files: int) -> None:
+        """Map the shared files (``Tables.files``); OSError when they are not what they should."""
         out = ffi.new("struct lbfwd_worker **")
         self._check(
             "map the shared state",
-            lib.lbfwd_worker_new(out, slot, control_fd, arena_fd, counters_fd),
+            lib.lbfwd_worker_new(out, slot, *files),
         )
         self._worker = out[0]
 
@@ -217,10 +223,12 @@ class Worker:
         """Forward until there is a reason to look at something else; returns a WAKE number."""
         return int(lib.lbfwd_worker_run(self._worker, wake_fd, busy_poll_us))
 
-    def forward(self, frame: bytes, offload: bytes = bytes(VNET_BYTES)) -> None:
-        """Take one frame from memory through the packet path (tests)."""
+    def forward(
+        self, frame: bytes, offload: bytes = bytes(VNET_BYTES), now_ms: int = 1_000_000
+    ) -> None:
+        """Take one frame from memory through the packet path, at a time given (tests)."""
         data = offload + frame
-        self._check("forward", lib.lbfwd_worker_forward(self._worker, data, len(data)))
+        self._check("forward", lib.lbfwd_worker_forward(self._worker, data, len(data), now_ms))
 
     def sent(self, index: int) -> list[bytes]:
         """Return and clear the frames that a TX ring in memory took (tests)."""

@@ -4,7 +4,7 @@
 where, and when.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,19 @@ from lbfwd._ringlib import ffi, lib
 from lbfwd.encap import IPAddress
 
 CONTROL_BYTES: int = ffi.sizeof("struct lbfwd_control")
+FLOWS_HEADER: int = lib.LBFWD_FLOWS_HEADER
+BUCKET_BYTES: int = ffi.sizeof("struct lbfwd_flow_bucket")
+FLOW_WAYS: int = lib.LBFWD_FLOW_WAYS
 COUNTERS_BYTES: int = ffi.sizeof("struct lbfwd_counters")  # of one worker
 UNIT = 64  # alignment of everything in the arena
 _SNAPSHOT_MAGIC = int.from_bytes(b"lbfwdsnp", "little")
 _AFFINITIES = {"5-tuple": lib.LBFWD_AFFINITY_5TUPLE, "source": lib.LBFWD_AFFINITY_SOURCE}
+_EMPTIES = {"drop": lib.LBFWD_EMPTY_DROP, "reject": lib.LBFWD_EMPTY_REJECT}
+_ECHOES = {
+    "reply": lib.LBFWD_ECHO_REPLY,
+    "backend": lib.LBFWD_ECHO_BACKEND,
+    "drop": lib.LBFWD_ECHO_DROP,
+}
 PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
@@ -32,6 +41,8 @@ class ServiceRow:
     table_offset: int
     members_offset: int
     table_size: int
+    pool: int
+    empty: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class BackendRow:
     path_first: int = 0
     path_count: int = 0
     incarnation: int = 0
+    pool: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class PathRow:
     header: bytes
     tx: int
     mtu: int
+    entropy_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,11 +89,15 @@ def hash_slots(entries: int) -> int:
     return 1 << max(2, (2 * entries).bit_length())
 
 
-def pack_vips(vips: Sequence[IPAddress], slots: int) -> bytes:
-    """Return the look-up table of VIPs; a VIP's id is its place in ``vips``."""
+def pack_vips(vips: Mapping[IPAddress, tuple[str, int]], slots: int) -> bytes:
+    """Return the look-up table of VIPs; a VIP's id is its place in ``vips``.
+
+    ``vips``: with the protocol and port of the service that an echo request is taken to.
+    """
     rows = ffi.new("struct lbfwd_vip[]", slots)
-    for number, vip in enumerate(vips):
+    for number, (vip, (protocol, port)) in enumerate(vips.items()):
         row = ffi.new("struct lbfwd_vip *")
+        row.echo_protocol, row.echo_port = PROTOCOLS[protocol], port
         row.address = list(vip.packed.ljust(16, b"\0"))
         row.id, row.family = number, vip.version
         _check("insert a VIP", lib.lbfwd_vip_insert(rows, slots, row))
@@ -97,6 +114,7 @@ def pack_services(services: Iterable[ServiceRow], slots: int) -> bytes:
         row.affinity = _AFFINITIES[service.affinity]
         row.members, row.members_offset = service.members, service.members_offset
         row.table_size, row.table_offset = service.table_size, service.table_offset
+        row.pool, row.empty = service.pool, _EMPTIES[service.empty]
         _check("insert a service", lib.lbfwd_service_insert(rows, slots, row))
     return bytes(ffi.buffer(rows))
 
@@ -106,7 +124,7 @@ def pack_backends(backends: Sequence[BackendRow]) -> bytes:
     rows = ffi.new("struct lbfwd_backend[]", len(backends))
     for row, backend in zip(rows, backends, strict=True):
         row.path_first, row.path_count = backend.path_first, backend.path_count
-        row.incarnation = backend.incarnation
+        row.incarnation, row.pool = backend.incarnation, backend.pool
     return bytes(ffi.buffer(rows))
 
 
@@ -117,6 +135,7 @@ def pack_paths(paths: Sequence[PathRow]) -> bytes:
         ffi.memmove(row.header, path.header, len(path.header))
         row.header_len, row.tx = len(path.header), path.tx
         row.mtu = min(path.mtu, 0xFFFF)
+        row.entropy_bits = path.entropy_bits
     return bytes(ffi.buffer(rows))
 
 
@@ -125,7 +144,19 @@ def pack_members(slots: Sequence[int]) -> bytes:
     return bytes(ffi.buffer(ffi.new("uint32_t[]", list(slots))))
 
 
-def pack_snapshot(generation: int, hash_key: bytes, parts: dict[str, tuple[int, int]]) -> bytes:
+@dataclass(frozen=True)
+class NodeRow:
+    """What a snapshot says of the node as a whole; times in seconds."""
+
+    hash_key: bytes
+    echo: str
+    unconfirmed_s: int
+    tcp_idle_s: int
+    tcp_closing_s: int
+    udp_idle_s: int
+
+
+def pack_snapshot(generation: int, node: NodeRow, parts: dict[str, tuple[int, int]]) -> bytes:
     """Return a snapshot's header.
 
     ``parts``: (offset in the arena, number of rows) of ``vips``, ``services``, ``backends`` and
@@ -133,7 +164,12 @@ def pack_snapshot(generation: int, hash_key: bytes, parts: dict[str, tuple[int, 
     """
     row = ffi.new("struct lbfwd_snapshot *")
     row.magic, row.generation = _SNAPSHOT_MAGIC, generation
-    row.hash_key = [int.from_bytes(hash_key[i : i + 8], "little") for i in (0, 8)]
+    row.hash_key = [int.from_bytes(node.hash_key[i : i + 8], "little") for i in (0, 8)]
+    row.echo = _ECHOES[node.echo]
+    row.lifetimes_s[lib.LBFWD_FLOW_UNCONFIRMED] = node.unconfirmed_s
+    row.lifetimes_s[lib.LBFWD_FLOW_TCP] = node.tcp_idle_s
+    row.lifetimes_s[lib.LBFWD_FLOW_UDP] = node.udp_idle_s
+    row.lifetimes_s[lib.LBFWD_FLOW_CLOSING] = node.tcp_closing_s
     row.vips_offset, row.vip_slots = parts["vips"]
     row.services_offset, row.service_slots = parts["services"]
     row.backends_offset, row.backends = parts["backends"]
@@ -214,6 +250,10 @@ class CountersView:
         rows = [self._rows[worker].backends[slot] for worker in self._workers]
         return sum(row.packets for row in rows), sum(row.bytes for row in rows)
 
+    def event(self, number: int) -> int:
+        """Return how often something happened, over all workers."""
+        return sum(self._rows[worker].events[number] for worker in self._workers)
+
     def drop(self, reason: int) -> int:
         """Return how many packets were dropped for a reason, over all workers."""
         return sum(self._rows[worker].drops[reason] for worker in self._workers)
@@ -221,6 +261,13 @@ class CountersView:
     def release(self) -> None:
         """Let go of the buffer, so that it can be unmapped."""
         ffi.release(self._memory)
+
+
+def init_flows(memory: Any, workers: int, buckets: int) -> None:
+    """Write the header of a flow tables file."""
+    with ffi.from_buffer(memory, require_writable=True) as view:
+        result = lib.lbfwd_flows_init(view, len(view), workers, buckets)
+    _check("initialize the flow tables", result)
 
 
 def _check(operation: str, result: int) -> None:

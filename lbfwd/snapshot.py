@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 from lbfwd import maglev
 from lbfwd.encap import IPAddress, outer_header
-from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState
+from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
 from lbfwd.shared import (
     SNAPSHOT_BYTES,
     BackendRow,
+    NodeRow,
     PathRow,
     ServiceRow,
     aligned,
@@ -67,7 +67,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Build everything whose content does not depend on where the block will be."""
-        self._vips = sorted({s.vip for s in self.forwarding.services}, key=_address_order)
+        # The first service of each VIP, by protocol and port, is the one that echo is taken to.
+        first = sorted(self.forwarding.services, key=_service_order, reverse=True)
+        self._vips = {s.vip: (s.protocol, s.port) for s in first}
         slots = hash_slots(len(self._vips))
         self._add("vips", pack_vips(self._vips, slots), slots)
         rows, paths = self._backends_and_paths()
@@ -86,10 +88,12 @@ class Layout:
         top = max((seat.slot for seat in self.backend_seats.values()), default=-1)
         rows = [BackendRow()] * (top + 1)
         paths: list[PathRow] = []
-        for pool in self.forwarding.pools:
+        for number, pool in enumerate(self.forwarding.pools):
             for member in pool.members:
                 seat = self.backend_seats[pool.name, member.name, member.address]
-                rows[seat.slot] = BackendRow(len(paths), len(member.paths), seat.incarnation)
+                rows[seat.slot] = BackendRow(
+                    len(paths), len(member.paths), seat.incarnation, number
+                )
                 paths += [_path_row(path) for path in member.paths]
         return rows, paths
 
@@ -108,15 +112,27 @@ class Layout:
         services = pack_services(self._service_rows(base), self._service_slots)
         absolute = {name: (base + at, rows) for name, (at, rows) in self._offsets.items()}
         absolute["services"] = (base + self._end, self._service_slots)
-        header = pack_snapshot(generation, self.forwarding.hash_key, absolute)
+        times = self.forwarding.flow_times
+        node = NodeRow(
+            hash_key=self.forwarding.hash_key,
+            echo=self.forwarding.echo,
+            unconfirmed_s=times.unconfirmed_s,
+            tcp_idle_s=times.tcp_idle_s,
+            tcp_closing_s=times.tcp_closing_s,
+            udp_idle_s=times.udp_idle_s,
+        )
+        header = pack_snapshot(generation, node, absolute)
         return header.ljust(SNAPSHOT_BYTES, b"\0") + b"".join(self._parts) + services
 
     def _service_rows(self, base: int) -> list[ServiceRow]:
         vip_ids = {vip: number for number, vip in enumerate(self._vips)}
-        pools = {pool.name: (table_key(pool), pool) for pool in self.forwarding.pools}
+        pools = {
+            pool.name: (table_key(pool), pool, number)
+            for number, pool in enumerate(self.forwarding.pools)
+        }
         rows = []
         for service in self.forwarding.services:
-            key, pool = pools[service.pool]
+            key, pool, number = pools[service.pool]
             at, members = self._offsets[f"pool {pool.name}"]
             rows.append(
                 ServiceRow(
@@ -129,15 +145,18 @@ class Layout:
                     members_offset=base + at,
                     table_offset=self.tables.get(key, 0),
                     table_size=pool.table_size if key in self.tables else 0,
+                    pool=number,
+                    empty=service.empty,
                 )
             )
         return rows
 
 
-def _address_order(address: IPv4Address | IPv6Address) -> tuple[int, bytes]:
-    return address.version, address.packed
+def _service_order(service: ServiceState) -> tuple[int, bytes, str, int]:
+    return service.vip.version, service.vip.packed, service.protocol, service.port
 
 
 def _path_row(path: PathSpec) -> PathRow:
-    header = outer_header(path.dst_mac, path.src_mac, path.source, path.destination)
-    return PathRow(header, path.tx, path.mtu)
+    ends = path.source, path.destination
+    header = outer_header(path.dst_mac, path.src_mac, *ends, path.may_fragment)
+    return PathRow(header, path.tx, path.mtu, path.entropy_bits)

@@ -5,6 +5,7 @@ later generation. Equal Maglev tables are stored once. Everything here may block
 thread, from one thread at a time.
 """
 
+import math
 import mmap
 import os
 from collections.abc import Iterable
@@ -16,14 +17,18 @@ from typing import Self
 from lbfwd import maglev
 from lbfwd.arena import Arena
 from lbfwd.forwarding import Forwarding, PoolState
-from lbfwd.ring import DROP_REASONS, MAX_BACKENDS, MAX_SERVICES, MAX_WORKERS
+from lbfwd.ring import DROP_REASONS, EVENTS, MAX_BACKENDS, MAX_SERVICES, MAX_WORKERS
 from lbfwd.shared import (
+    BUCKET_BYTES,
     CONTROL_BYTES,
     COUNTERS_BYTES,
+    FLOW_WAYS,
+    FLOWS_HEADER,
     Control,
     CountersView,
     SlotView,
     check_snapshot,
+    init_flows,
 )
 from lbfwd.slots import Slots
 from lbfwd.snapshot import (
@@ -37,7 +42,9 @@ from lbfwd.snapshot import (
     table_key,
 )
 
-FILES = ("control", "arena", "counters")
+FILES = ("control", "arena", "counters", "flows")
+# Entries a flow: so many that two choices of four nearly always find room (bench/flow_table.py).
+SPARE = 1.5
 
 
 class TablesError(Exception):
@@ -59,6 +66,7 @@ class Totals:
     services: dict[str, Count]
     backends: dict[tuple[str, str], Count]
     drops: dict[str, int]
+    events: dict[str, int]
 
 
 @dataclass
@@ -71,21 +79,25 @@ class _Generation:
 class Tables:
     """Owner of the shared files of one node."""
 
-    def __init__(self, directory: Path, worker_slots: int) -> None:
+    def __init__(self, directory: Path, worker_slots: int, flows: int) -> None:
         """Use ``create``."""
         self._directory = directory
         self._workers = worker_slots
+        self._buckets = math.ceil(flows * SPARE / FLOW_WAYS)
         self._stack = ExitStack()
         self._tables: dict[TableKey, int] = {}
         self._live: list[_Generation] = []  # ascending; the last is the one in force
         self._in_force: Forwarding | None = None
 
     @classmethod
-    def create(cls, directory: Path, worker_slots: int) -> Self:
-        """Make the files (mode 0600) in the directory. Raises OSError."""
+    def create(cls, directory: Path, worker_slots: int, flows: int) -> Self:
+        """Make the files (mode 0600) in the directory. Raises OSError.
+
+        ``flows``: live flows that each worker can hold.
+        """
         if not 0 < worker_slots <= MAX_WORKERS:
             raise ValueError(f"{worker_slots} workers: 1 to {MAX_WORKERS}")
-        self = cls(directory, worker_slots)
+        self = cls(directory, worker_slots, flows)
         try:
             self._set_up()
         except BaseException:
@@ -102,11 +114,14 @@ class Tables:
             fd = os.open(self._directory / name, flags, 0o600)
             self._stack.callback(os.close, fd)
             self._fds.append(fd)
-        control_fd, arena_fd, counters_fd = self._fds
+        control_fd, arena_fd, counters_fd, flows_fd = self._fds
         # Written through mappings: their pages exist from now on, or a full file system would be a
         # SIGBUS to whoever counts a packet.
         os.posix_fallocate(control_fd, 0, CONTROL_BYTES)
         os.posix_fallocate(counters_fd, 0, self._workers * COUNTERS_BYTES)
+        os.posix_fallocate(flows_fd, 0, FLOWS_HEADER + self._workers * self._buckets * BUCKET_BYTES)
+        with mmap.mmap(flows_fd, FLOWS_HEADER) as header:
+            init_flows(header, self._workers, self._buckets)
         self._arena = Arena(arena_fd)
         control_map = self._stack.enter_context(mmap.mmap(control_fd, CONTROL_BYTES))
         counters_map = self._stack.enter_context(
@@ -120,10 +135,9 @@ class Tables:
         self._services: Slots[ServiceKey] = Slots("services", MAX_SERVICES, self._counters.service)
         self._backends: Slots[BackendKey] = Slots("backends", MAX_BACKENDS, self._counters.backend)
 
-    def files(self) -> tuple[int, int, int]:
-        """Return the descriptors of control, arena and counters, for a worker."""
-        control, arena, counters = self._fds
-        return control, arena, counters
+    def files(self) -> tuple[int, ...]:
+        """Return the descriptors of control, arena, counters and flows, for a worker."""
+        return tuple(self._fds)
 
     @property
     def generation(self) -> int:
@@ -203,7 +217,8 @@ class Tables:
             for pool, name, address in backend_keys(forwarding):
                 backends[pool, name] = Count(*self._backends.count((pool, name, address)))
         drops = {DROP_REASONS[n]: self._counters.drop(n) for n in range(1, len(DROP_REASONS))}
-        return Totals(services, backends, drops)
+        events = {name: self._counters.event(number) for number, name in enumerate(EVENTS)}
+        return Totals(services, backends, drops, events)
 
     def slot(self, index: int) -> SlotView:
         """Read what a worker says of itself."""

@@ -1,0 +1,231 @@
+/* The flow table: which backend each live flow has (the paper's connection table, section 4.1).
+ *
+ * One region a worker, in a file outside the process. Only its worker writes a region; every
+ * worker reads all. A flow has two buckets of one cache line each; a flow's first packet makes an
+ * unconfirmed entry, its second confirms it; unconfirmed entries give way first, and never to one
+ * another's harm alone: a live confirmed entry is never evicted. DESIGN section 5. */
+#ifndef LBFWD_FLOW_H
+#define LBFWD_FLOW_H
+
+#include "_lookup.h"
+
+/* value: backend 17 bits | incarnation 12 | service 16 | state 3 | last seen 16 (seconds) */
+#define FLOW_BACKEND_BITS 17
+#define FLOW_INCARNATION_BITS 12
+#define FLOW_SERVICE_BITS 16
+#define FLOW_INCARNATION_SHIFT FLOW_BACKEND_BITS
+#define FLOW_SERVICE_SHIFT (FLOW_INCARNATION_SHIFT + FLOW_INCARNATION_BITS)
+#define FLOW_STATE_SHIFT (FLOW_SERVICE_SHIFT + FLOW_SERVICE_BITS)
+#define FLOW_SEEN_SHIFT 48
+
+_Static_assert(LBFWD_MAX_BACKENDS <= 1 << FLOW_BACKEND_BITS, "backends fit an entry");
+_Static_assert(LBFWD_MAX_SERVICES <= 1 << FLOW_SERVICE_BITS, "services fit an entry");
+_Static_assert(sizeof(struct lbfwd_flow_bucket) == 64, "a bucket is one cache line");
+
+struct lbfwd_flows {
+    struct lbfwd_flow_bucket *own;       /* this worker's region */
+    const struct lbfwd_flow_bucket *all; /* every region, one after the other */
+    uint32_t buckets;                    /* of one region */
+    uint32_t workers;
+    uint32_t slot;                       /* which of them is ours */
+    uint32_t sweep;                      /* bucket that is looked at for expired entries next */
+};
+
+/* What a look-up needs to know besides the key. */
+struct lbfwd_flow_context {
+    const struct lbfwd_snapshot *snapshot; /* lifetimes */
+    uint16_t now_s;
+};
+
+static inline uint64_t flow_value(uint32_t backend, uint32_t incarnation, uint32_t service,
+                                  enum lbfwd_flow_state state, uint16_t seen)
+{
+    return backend |
+           (uint64_t)(incarnation & ((1u << FLOW_INCARNATION_BITS) - 1)) << FLOW_INCARNATION_SHIFT |
+           (uint64_t)service << FLOW_SERVICE_SHIFT | (uint64_t)state << FLOW_STATE_SHIFT |
+           (uint64_t)seen << FLOW_SEEN_SHIFT;
+}
+
+static inline uint32_t flow_backend(uint64_t value)
+{
+    return (uint32_t)value & ((1u << FLOW_BACKEND_BITS) - 1);
+}
+
+static inline uint32_t flow_incarnation(uint64_t value)
+{
+    return (uint32_t)(value >> FLOW_INCARNATION_SHIFT) & ((1u << FLOW_INCARNATION_BITS) - 1);
+}
+
+static inline enum lbfwd_flow_state flow_state(uint64_t value)
+{
+    return (enum lbfwd_flow_state)(value >> FLOW_STATE_SHIFT & 7);
+}
+
+static inline uint16_t flow_age_s(uint64_t value, uint16_t now_s)
+{
+    return (uint16_t)(now_s - (uint16_t)(value >> FLOW_SEEN_SHIFT));
+}
+
+/* Two services of one VIP never share an entry: the key depends on the service. */
+static inline uint64_t flow_key(uint64_t affinity_hash, uint32_t service)
+{
+    return affinity_hash + (service + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+static inline int flow_expired(uint64_t value, const struct lbfwd_flow_context *context)
+{
+    enum lbfwd_flow_state state = flow_state(value);
+    return state == LBFWD_FLOW_FREE ||
+           flow_age_s(value, context->now_s) > context->snapshot->lifetimes_s[state];
+}
+
+static inline uint32_t first_bucket(uint64_t key, uint32_t buckets)
+{
+    return (uint32_t)(((key >> 32) * buckets) >> 32);
+}
+
+static inline uint32_t second_bucket(uint64_t key, uint32_t buckets)
+{
+    uint64_t spread = (uint32_t)key * 0x9e3779b1u; /* 32 bits: the low half decides */
+    return (uint32_t)(((spread & 0xffffffff) * buckets) >> 32);
+}
+
+static inline struct lbfwd_flow_entry *find_in_bucket(struct lbfwd_flow_bucket *bucket, uint64_t key,
+                                                      const struct lbfwd_flow_context *context)
+{
+    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
+        struct lbfwd_flow_entry *entry = &bucket->ways[i];
+        if (entry->key == key && !flow_expired(entry->value, context))
+            return entry;
+    }
+    return NULL;
+}
+
+static inline struct lbfwd_flow_entry *flow_find(struct lbfwd_flows *flows, uint64_t key,
+                                                 const struct lbfwd_flow_context *context)
+{
+    struct lbfwd_flow_entry *found =
+        find_in_bucket(&flows->own[first_bucket(key, flows->buckets)], key, context);
+    if (LIKELY(found != NULL))
+        return found;
+    return find_in_bucket(&flows->own[second_bucket(key, flows->buckets)], key, context);
+}
+
+/* Another worker may write while we read: key, value, key again (see flow_write). */
+static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint64_t key,
+                                    const struct lbfwd_flow_context *context)
+{
+    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
+        const struct lbfwd_flow_entry *entry = &bucket->ways[i];
+        uint64_t value;
+        if (READ_SHARED(entry->key) != key)
+            continue;
+        value = READ_SHARED(entry->value);
+        if (READ_SHARED(entry->key) == key && !flow_expired(value, context))
+            return value;
+    }
+    return 0;
+}
+
+/* The value that another worker's table has for the flow, or 0: fragments, ICMP errors and a
+ * changed worker set bring packets to another worker than the flow's. */
+static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint64_t key,
+                                           const struct lbfwd_flow_context *context)
+{
+    uint32_t first = first_bucket(key, flows->buckets), second = second_bucket(key, flows->buckets);
+
+    for (uint32_t worker = 0; worker < flows->workers; worker++) {
+        const struct lbfwd_flow_bucket *region = flows->all + (uint64_t)worker * flows->buckets;
+        uint64_t value;
+        if (worker == flows->slot)
+            continue;
+        value = read_foreign(&region[first], key, context);
+        if (!value)
+            value = read_foreign(&region[second], key, context);
+        if (value)
+            return value;
+    }
+    return 0;
+}
+
+/* A reader that sees the new key sees the new value or none, never the old flow's. */
+static inline void flow_write(struct lbfwd_flow_entry *entry, uint64_t key, uint64_t value)
+{
+    if (entry->key != key) {
+        WRITE_SHARED(entry->value, 0);
+        WRITE_SHARED(entry->key, key);
+    }
+    WRITE_SHARED(entry->value, value);
+}
+
+/* How readily an entry gives way: a free one at once, then unconfirmed ones by age, else never. */
+static inline uint32_t flow_readiness(uint64_t value, const struct lbfwd_flow_context *context)
+{
+    if (flow_expired(value, context))
+        return UINT32_MAX;
+    if (flow_state(value) == LBFWD_FLOW_UNCONFIRMED)
+        return 1u + flow_age_s(value, context->now_s);
+    return 0;
+}
+
+static inline uint32_t count_free(const struct lbfwd_flow_bucket *bucket,
+                                  const struct lbfwd_flow_context *context)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++)
+        n += (uint32_t)flow_expired(bucket->ways[i].value, context);
+    return n;
+}
+
+static inline struct lbfwd_flow_entry *readiest(struct lbfwd_flow_bucket *bucket,
+                                                const struct lbfwd_flow_context *context,
+                                                uint32_t *readiness)
+{
+    struct lbfwd_flow_entry *best = NULL;
+
+    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
+        uint32_t r = flow_readiness(bucket->ways[i].value, context);
+        if (r > *readiness) {
+            *readiness = r;
+            best = &bucket->ways[i];
+        }
+    }
+    return best;
+}
+
+/* A place for a new flow: the emptier bucket's, which keeps overflow rare (two-choice hashing,
+ * Azar et al. 1994). NULL: both are full of live confirmed flows. */
+static inline struct lbfwd_flow_entry *flow_place(struct lbfwd_flows *flows, uint64_t key,
+                                                  const struct lbfwd_flow_context *context)
+{
+    struct lbfwd_flow_bucket *a = &flows->own[first_bucket(key, flows->buckets)];
+    struct lbfwd_flow_bucket *b = &flows->own[second_bucket(key, flows->buckets)];
+    struct lbfwd_flow_entry *in_a, *in_b;
+    uint32_t readiness = 0;
+
+    if (count_free(b, context) > count_free(a, context)) {
+        struct lbfwd_flow_bucket *emptier = b;
+        b = a;
+        a = emptier;
+    }
+    in_a = readiest(a, context, &readiness);
+    in_b = readiest(b, context, &readiness); /* only when it gives way more readily */
+    return in_b ? in_b : in_a;
+}
+
+/* Frees what has expired, a few buckets at a time: an entry must not live so long unseen that its
+ * 16-bit clock comes round again. */
+static inline void flow_sweep(struct lbfwd_flows *flows, const struct lbfwd_flow_context *context,
+                              uint32_t buckets)
+{
+    for (; buckets; buckets--) {
+        struct lbfwd_flow_bucket *bucket = &flows->own[flows->sweep];
+        for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++)
+            if (bucket->ways[i].value && flow_expired(bucket->ways[i].value, context))
+                WRITE_SHARED(bucket->ways[i].value, 0);
+        if (++flows->sweep == flows->buckets)
+            flows->sweep = 0;
+    }
+}
+
+#endif
