@@ -5,8 +5,6 @@
 
 #include "_lookup.h"
 
-#define GRE_BYTES 4
-
 static inline uint32_t overhead_of(const struct lbfwd_path *path)
 {
     return path->header_len - (uint32_t)ETHERNET_BYTES;

@@ -20,6 +20,7 @@
 #define IPV6_BYTES 40
 #define TCP_BYTES 20
 #define UDP_BYTES 8
+#define GRE_BYTES 4
 
 struct lbfwd_packet {
     const uint8_t *ip;       /* IP header inside the frame */

@@ -125,11 +125,22 @@ static inline int rx_v3_hold_block(struct lbfwd_rx *rx)
     return 1;
 }
 
+/* A block in which something is left for us: the last worker may have taken all of the first. */
+static inline int rx_v3_hold_packets(struct lbfwd_rx *rx)
+{
+    while (rx->held || rx_v3_hold_block(rx)) {
+        if (LIKELY(rx->left))
+            return 1;
+        rx_v3_give_block_to_kernel(rx);
+    }
+    return 0;
+}
+
 static inline uint32_t rx_v3_take(struct lbfwd_rx *rx, struct lbfwd_frame *frames, uint32_t most)
 {
     uint32_t taken = 0;
 
-    if (!rx->held && !rx_v3_hold_block(rx))
+    if (!rx_v3_hold_packets(rx))
         return 0;
     for (; taken < most && rx->left; taken++, rx->left--) {
         const struct tpacket3_hdr *header = rx_v3_packet(rx);
@@ -141,8 +152,6 @@ static inline uint32_t rx_v3_take(struct lbfwd_rx *rx, struct lbfwd_frame *frame
         rx->offset += header->tp_next_offset;
     }
     WRITE_SHARED(rx->saved->done, rx->saved->done + taken);
-    if (!taken) /* nothing was left of it for us */
-        rx_v3_give_block_to_kernel(rx);
     return taken;
 }
 
