@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--stay", action="store_true")
     args = parser.parse_args()
     screen = Screen()
+    # A shell that starts commands in the background has them ignore SIGINT; the leash needs it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with socket.socket(fileno=args.leash) as leash:
             enter = args.enter.format(pid=_greet(leash))

@@ -6,6 +6,7 @@
  * forwarded from memory of exactly its size. Then, ROUNDS times, a copy of the published state is
  * damaged at random: it is refused, or frames are forwarded with it; neither may go wrong. */
 #include "_ring.c"
+#include "_setup.c"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -203,7 +203,7 @@ def test_a_successor_does_not_replay_a_burst_v3(node: Bench, v3_ring: MemoryRing
     """A worker that died in a block had saved how far it was before it forwarded."""
     packets = [flow(n) for n in range(6)]
     v3_ring.put_block(1, 42, packets)
-    save_position(node, sequence=42, index=1, done=4)
+    save_position(node, v3_ring, sequence=42, index=1, done=4)
     outcome = drain(node, v3_ring)
     assert outcome.frames == wrapped(node, packets[4:])
     assert outcome.seen == 2
@@ -215,19 +215,15 @@ def test_a_successor_passes_over_a_block_that_was_all_taken_v3(
 ) -> None:
     v3_ring.put_block(1, 42, [flow(n) for n in range(3)])
     v3_ring.put_block(2, 43, [flow(9)])
-    save_position(node, sequence=42, index=1, done=3)
-    node.worker.add_rx(0, v3_ring.fd, V3)
-    before, seen = node.tables.totals(), node.tables.slot(0).seen
-    run_until_idle(node)
-    node.worker.remove_rx(0)
-    assert node.outcome(before, seen).frames == wrapped(node, [flow(9)])
+    save_position(node, v3_ring, sequence=42, index=1, done=3)
+    assert drain(node, v3_ring).frames == wrapped(node, [flow(9)])
     assert v3_ring.status_block(1) == v3_ring.status_block(2) == TP_STATUS_KERNEL
 
 
 def test_another_blocks_position_means_nothing_v3(node: Bench, v3_ring: MemoryRing) -> None:
     packets = [flow(n) for n in range(3)]
     v3_ring.put_block(1, 43, packets)
-    save_position(node, sequence=42, index=1, done=2)
+    save_position(node, v3_ring, sequence=42, index=1, done=2)
     assert drain(node, v3_ring).frames == wrapped(node, packets)
 
 
@@ -235,7 +231,7 @@ def test_a_successor_does_not_replay_a_burst_v2(node: Bench, v2_ring: MemoryRing
     """Slots 1 to 3 were the burst that killed its worker; 4 and 5 came afterwards."""
     packets = [flow(n) for n in range(5)]
     v2_ring.put_v2(1, packets)
-    save_position(node, sequence=0, index=4, done=3)
+    save_position(node, v2_ring, sequence=0, index=4, done=3)
     outcome = drain(node, v2_ring)
     assert outcome.frames == wrapped(node, packets[3:])
     assert [v2_ring.status_v2(n) for n in range(8)] == [TP_STATUS_KERNEL] * 8
@@ -253,10 +249,25 @@ def test_a_senseless_position_is_survived(
         memory.put_v2(0, packets)
     else:
         memory.put_block(0, 5, packets)
-    save_position(node, sequence=5, index=index, done=done)
+    save_position(node, memory, sequence=5, index=index, done=done)
     outcome = drain(node, memory)
     os.close(memory.fd)
     assert outcome.frames == (wrapped(node, packets) if geometry.version == 2 else [])
+
+
+@pytest.mark.parametrize("geometry", [V2, V3], ids=["v2", "v3"])
+def test_another_rings_position_means_nothing(node: Bench, geometry: ring.Geometry) -> None:
+    """A worker was killed, then its interface was made again: a new ring at the same index."""
+    old, new = MemoryRing(geometry), MemoryRing(geometry)
+    packets = [flow(n) for n in range(3)]
+    if geometry.version == 2:
+        new.put_v2(0, packets)
+    else:
+        new.put_block(0, 5, packets)
+    save_position(node, old, sequence=5, index=2, done=2)
+    assert drain(node, new).frames == wrapped(node, packets)
+    os.close(old.fd)
+    os.close(new.fd)
 
 
 def test_a_removed_ring_leaves_no_position_behind(node: Bench, v3_ring: MemoryRing) -> None:
@@ -291,18 +302,8 @@ def test_ring_indices_and_shapes_are_checked(node: Bench, v3_ring: MemoryRing) -
         node.worker.remove_tx(5)
 
 
-def save_position(node: Bench, sequence: int, index: int, done: int) -> None:
-
+def save_position(node: Bench, memory: MemoryRing, sequence: int, index: int, done: int) -> None:
     with published(node.tables) as state:
         position = state.control.slots[0].rx[0]
+        position.ring = os.fstat(memory.fd).st_ino
         position.sequence, position.index, position.done = sequence, index, done
-
-
-def run_until_idle(node: Bench) -> None:
-    """The worker's own loop, until its control descriptor is readable: from the beginning."""
-    reader, writer = os.pipe()
-    os.close(writer)
-    try:
-        assert node.worker.run(reader, 0) == ring.WAKE_CONTROL
-    finally:
-        os.close(reader)

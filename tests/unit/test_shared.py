@@ -305,9 +305,9 @@ def test_the_layouts_are_what_other_sessions_rely_on() -> None:
         "backend": 16,
         "path": 64,
         "snapshot": 80,
-        "slot": 320,
+        "slot": 448,
     }
     assert ffi.offsetof("struct lbfwd_control", "published") == 32
     assert ffi.offsetof("struct lbfwd_control", "slots") % UNIT == 0
     assert shared.COUNTERS_BYTES % 65536 == 0, "every worker maps its block: whole pages"
-    assert shared.CONTROL_BYTES == UNIT + ring.MAX_WORKERS * 320
+    assert shared.CONTROL_BYTES == UNIT + ring.MAX_WORKERS * 448

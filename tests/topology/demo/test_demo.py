@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,14 @@ def test_a_device_that_the_user_may_not_open_is_named() -> None:
         assert "run as root" in show.output
 
 
-def test_ctrl_c_half_way_leaves_nothing() -> None:
+# A shell script starts commands in the background with SIGINT ignored.
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize("wrap", [(), IN_BACKGROUND], ids=["foreground", "background"])
+def test_ctrl_c_half_way_leaves_nothing(wrap: Sequence[str]) -> None:
     before = traces()
-    with demo() as show:
+    with demo(wrap=wrap) as show:
         show.wait_for(TRAFFIC_FLOWS)
         assert len(show.processes()) > 8  # unshare, demo, node, workers, three backends, client
         show.press_ctrl_c()

@@ -59,7 +59,7 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(distributions: Path) ->
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for pattern in ("lbfwd/*.h", "lbfwd/_ring.c", "workers/*.py", "deploy/*", "tests/**/*.py"):
+    for pattern in ("lbfwd/*.h", "lbfwd/*.c", "workers/*.py", "deploy/*", "tests/**/*.py"):
         missing = {str(p.relative_to(ROOT)) for p in ROOT.glob(pattern)} - names
         assert missing - {"lbfwd/_ringlib.c"} == set(), pattern
     assert {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "docs/install.md"} <= names
