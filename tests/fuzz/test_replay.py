@@ -50,7 +50,7 @@ def run(program: Path, directory: Path, items: Iterable[corpus.Item], rounds: in
     """Replay over a published state; returns the lines of its summary."""
     frames = directory / "frames"
     frames.write_bytes(b"".join(record(item) for item in items))
-    tables = Tables.create(directory, 1)
+    tables = Tables.create(directory, 1, 1024)
     tables.publish(bench.all_combinations())
     files = [str(directory / name) for name in FILES]
     done = subprocess.run(

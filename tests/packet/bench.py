@@ -96,7 +96,7 @@ class Bench:
     """One worker with TX rings in memory."""
 
     def __init__(self, directory: Path, state: Forwarding, tx_slots: int = TX_SLOTS) -> None:
-        self.tables = Tables.create(directory, 1)
+        self.tables = Tables.create(directory, 1, 1024)
         self.worker = ring.Worker(0, *self.tables.files())
         self.publish(state)
         self._rings = sorted({p.tx for q in state.pools for m in q.members for p in m.paths})

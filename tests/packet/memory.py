@@ -46,7 +46,7 @@ class Published:
 
 @contextmanager
 def published(tables: Tables) -> Iterator[Published]:
-    control_fd, arena_fd, _counters = tables.files()
+    control_fd, arena_fd, *_others = tables.files()
     with ExitStack() as stack:
         control = stack.enter_context(mmap.mmap(control_fd, 0))
         arena = stack.enter_context(mmap.mmap(arena_fd, 0))

@@ -120,7 +120,7 @@ def make_fleet(tmp_path: Path) -> Iterator[FleetMaker]:
     fleets: list[Fleet] = []
 
     def make(items: list[Item]) -> Fleet:
-        tables = Tables.create(tmp_path, 1)
+        tables = Tables.create(tmp_path, 1, 1024)
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(
             target=forward_until_told, args=(tmp_path, items, expectations(items), theirs)

@@ -42,7 +42,7 @@ def forward_on_a_full_file_system(directory: Path) -> None:
 def create_on_a_full_file_system(directory: Path) -> None:
     fill(directory)
     try:
-        Tables.create(directory, 1)
+        Tables.create(directory, 1, 1024)
     except OSError as error:
         sys.stdout.write(f"{error.strerror} {os.listdir(directory)}\n")
 

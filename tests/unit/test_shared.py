@@ -30,7 +30,7 @@ def node(make_bench: BenchMaker) -> Bench:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Iterator[Tables]:
-    tables = Tables.create(tmp_path, 2)
+    tables = Tables.create(tmp_path, 2, 1024)
     yield tables
     tables.close(unlink=True)
 

@@ -30,7 +30,7 @@ def state(*numbers: int, size: int = 251, **weights: int) -> Forwarding:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Iterator[Tables]:
-    tables = Tables.create(tmp_path, 2)
+    tables = Tables.create(tmp_path, 2, 1024)
     yield tables
     tables.close(unlink=True)
 
@@ -53,27 +53,27 @@ def test_files_of_an_earlier_life_are_left_to_who_maps_them(tmp_path: Path) -> N
     (tmp_path / "control").symlink_to(victim)
     (tmp_path / "arena").write_bytes(b"old")
     with (tmp_path / "arena").open("rb") as old:
-        Tables.create(tmp_path, 1).close(unlink=True)
+        Tables.create(tmp_path, 1, 1024).close(unlink=True)
         assert old.read() == b"old"
     assert victim.read_bytes() == b"precious"
     assert os.listdir(tmp_path) == ["victim"]
 
 
 def test_closing_keeps_the_files_unless_told(tmp_path: Path) -> None:
-    Tables.create(tmp_path, 1).close(unlink=False)
+    Tables.create(tmp_path, 1, 1024).close(unlink=False)
     assert sorted(os.listdir(tmp_path)) == sorted(FILES)
 
 
 @pytest.mark.parametrize("workers", [-1, 0, 65])
 def test_the_number_of_workers_is_checked(tmp_path: Path, workers: int) -> None:
     with pytest.raises(ValueError, match=f"{workers} workers: 1 to 64"):
-        Tables.create(tmp_path, workers)
+        Tables.create(tmp_path, workers, 1024)
     assert os.listdir(tmp_path) == []
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        Tables.create(tmp_path / "nowhere", 1)
+        Tables.create(tmp_path / "nowhere", 1, 1024)
 
 
 # ---- publishing ----
@@ -116,7 +116,7 @@ def test_when_a_generation_counts_as_acknowledged(tables: Tables) -> None:
 
 def extents(tables: Tables) -> dict[int, bytes]:
     """Every used place of the arena, with what is in it."""
-    _control, arena, _counters = tables.files()
+    _control, arena, *_others = tables.files()
     return {at: os.pread(arena, size, at) for at, size in tables._arena._used.items()}
 
 
@@ -180,7 +180,7 @@ def test_an_arena_that_grew_is_mapped_anew(make_bench: BenchMaker) -> None:
 
 
 def test_workers_go_on_when_the_owner_has_closed(tmp_path: Path) -> None:
-    tables = Tables.create(tmp_path, 1)
+    tables = Tables.create(tmp_path, 1, 1024)
     tables.publish(state(11))
     files = [os.dup(fd) for fd in tables.files()]  # a worker has descriptors of its own
     tables.close(unlink=True)

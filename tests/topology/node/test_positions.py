@@ -20,7 +20,7 @@ from lbfwd.tables import Tables
 version, directory = sys.argv[1:]
 mac = bytes(6)
 path = PathSpec(mac, mac, ip("10.0.0.1"), ip("10.0.0.2"), 0, 1500)
-tables = Tables.create(Path(directory), 1)
+tables = Tables.create(Path(directory), 1, 1024)
 tables.publish(Forwarding(
     bytes(16), (ServiceState("s", ip("192.0.2.10"), "udp", 0, "5-tuple", "p"),),
     (PoolState("p", 251, (Member("b", ip("10.0.0.2"), 1, (path,)),)),)))
