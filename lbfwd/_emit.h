@@ -31,12 +31,13 @@ struct lbfwd_answer {
 };
 
 static inline struct lbfwd_answer begin_answer(struct lbfwd_worker *w,
-                                               const struct lbfwd_frame *frame)
+                                               const struct lbfwd_frame *frame,
+                                               enum lbfwd_answer_kind kind)
 {
     struct lbfwd_answer answer = {.tx = &w->tx[w->back[frame->rx]]};
     enum lbfwd_drop reason;
 
-    if (!may_answer(w)) {
+    if (!may_answer(w, kind)) {
         count_event(w, LBFWD_EVENT_ANSWER_SUPPRESSED);
         return answer;
     }
@@ -67,9 +68,10 @@ static inline enum lbfwd_drop answer_too_big(struct lbfwd_worker *w, const struc
     const uint32_t least = packet->family == 4 ? 68 : 1280;
     struct lbfwd_answer answer;
 
-    if (packet->kind == LBFWD_KIND_ICMP_ERROR || packet->kind == LBFWD_KIND_LATER_FRAGMENT)
+    if (packet->kind == LBFWD_KIND_ICMP_ERROR || packet->kind == LBFWD_KIND_LATER_FRAGMENT ||
+        !may_be_answered(frame, packet))
         return LBFWD_DROP_TOO_BIG; /* RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e) */
-    answer = begin_answer(w, frame);
+    answer = begin_answer(w, frame, ANSWER_TOO_BIG);
     if (answer.out)
         end_answer(w, answer, write_too_big(answer.out, frame, packet, mtu > least ? mtu : least),
                    LBFWD_EVENT_TOO_BIG_SENT);
@@ -85,9 +87,9 @@ static inline enum lbfwd_drop answer_empty(struct lbfwd_worker *w, const struct 
     struct lbfwd_answer answer;
 
     if (service->empty != LBFWD_EMPTY_REJECT || packet->kind != LBFWD_KIND_FLOW ||
-        packet->tcp_flags & TCP_RST)
+        (tcp && !may_reset(packet)) || !may_be_answered(frame, packet))
         return LBFWD_DROP_NO_BACKEND;
-    answer = begin_answer(w, frame);
+    answer = begin_answer(w, frame, ANSWER_REJECT);
     if (!answer.out)
         return LBFWD_DROP_NO_BACKEND;
     if (tcp)
@@ -104,7 +106,9 @@ static inline enum lbfwd_drop answer_echo(struct lbfwd_worker *w, const struct l
     struct lbfwd_answer answer;
     enum lbfwd_drop reason;
 
-    if (!may_answer(w)) {
+    if (!may_be_answered(frame, packet))
+        return LBFWD_DROP_ECHO_REFUSED;
+    if (!may_answer(w, ANSWER_ECHO)) {
         count_event(w, LBFWD_EVENT_ANSWER_SUPPRESSED);
         return LBFWD_DROP_RATE_LIMITED;
     }
@@ -151,21 +155,6 @@ static inline void emit_parts(struct lbfwd_worker *w, const struct lbfwd_frame *
     }
 }
 
-static inline enum lbfwd_drop emit_segments(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                                            const struct lbfwd_packet *packet,
-                                            struct lbfwd_route *route, uint32_t mtu)
-{
-    struct lbfwd_cut cut;
-    enum lbfwd_drop reason = plan_cut(frame, packet, &cut);
-
-    if (reason)
-        return reason;
-    if (cut.headers + (cut.parts > 1 ? cut.size : cut.payload) > mtu)
-        return answer_too_big(w, frame, packet, mtu);
-    emit_parts(w, frame, packet, &cut, route);
-    return LBFWD_DROP_NONE;
-}
-
 /* Too big for the tunnel: split where the sender allows it, else the sender is told. */
 static inline enum lbfwd_drop emit_too_big(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
                                            const struct lbfwd_packet *packet,
@@ -183,19 +172,15 @@ static inline enum lbfwd_drop emit_too_big(struct lbfwd_worker *w, const struct 
     return LBFWD_DROP_NONE;
 }
 
-static inline enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                                   const struct lbfwd_packet *packet, struct lbfwd_route *route)
+/* A packet of its own: its checksum may be left out, no more. */
+static inline enum lbfwd_drop emit_packet(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                                          const struct lbfwd_packet *packet,
+                                          struct lbfwd_route *route, uint32_t mtu)
 {
-    uint32_t room = tx_capacity(route->tx) - route->wrap.path->header_len;
-    uint32_t mtu = inner_mtu(route->wrap.path), length = packet->ip_length, header;
+    uint32_t length = packet->ip_length, header;
     enum lbfwd_drop reason = LBFWD_DROP_NONE;
     uint8_t *out;
 
-    mtu = mtu < room ? mtu : room; /* the ring's slots may be older than the interface's MTU */
-    if (UNLIKELY(is_super_frame(frame)))
-        return emit_segments(w, frame, packet, route, mtu);
-    if (UNLIKELY(!offload_is_sane(frame, packet)))
-        return LBFWD_DROP_BAD_OFFLOAD;
     if (UNLIKELY(length > mtu))
         return emit_too_big(w, frame, packet, route, mtu);
     out = claim_or_flush(w, route->tx, &reason);
@@ -206,6 +191,59 @@ static inline enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_fr
     complete_checksum(out + header, frame, packet);
     commit_wrapped(route, header, length);
     return LBFWD_DROP_NONE;
+}
+
+/* Segments that are too big but may be fragmented: each is finished aside, then is a packet. */
+static inline void emit_large_segments(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                                       const struct lbfwd_packet *packet,
+                                       const struct lbfwd_cut *cut, struct lbfwd_route *route,
+                                       uint32_t mtu)
+{
+    const struct lbfwd_frame finished = {.data = frame->data, .packet_type = frame->packet_type,
+                                         .rx = frame->rx};
+    struct lbfwd_packet segment = *packet;
+
+    segment.ip = w->segment;
+    ADD_COUNT(w->slot->seen, cut->parts - 1);
+    for (uint32_t n = 0; n < cut->parts; n++) {
+        enum lbfwd_drop reason;
+        segment.ip_length = write_segment(w->segment, packet, cut, n);
+        reason = emit_packet(w, &finished, &segment, route, mtu);
+        if (reason)
+            tx_count_drop(w->counters, reason, 1);
+    }
+}
+
+static inline enum lbfwd_drop emit_segments(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                                            const struct lbfwd_packet *packet,
+                                            struct lbfwd_route *route, uint32_t mtu)
+{
+    struct lbfwd_cut cut;
+    enum lbfwd_drop reason = plan_cut(frame, packet, &cut);
+
+    if (reason)
+        return reason;
+    if (cut.headers + (cut.parts > 1 ? cut.size : cut.payload) <= mtu)
+        emit_parts(w, frame, packet, &cut, route);
+    else if (may_split(packet))
+        emit_large_segments(w, frame, packet, &cut, route, mtu);
+    else
+        return answer_too_big(w, frame, packet, mtu);
+    return LBFWD_DROP_NONE;
+}
+
+static inline enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                                   const struct lbfwd_packet *packet, struct lbfwd_route *route)
+{
+    uint32_t room = tx_capacity(route->tx) - route->wrap.path->header_len;
+    uint32_t mtu = inner_mtu(route->wrap.path);
+
+    mtu = mtu < room ? mtu : room; /* the ring's slots may be older than the interface's MTU */
+    if (UNLIKELY(is_super_frame(frame)))
+        return emit_segments(w, frame, packet, route, mtu);
+    if (UNLIKELY(!offload_is_sane(frame, packet)))
+        return LBFWD_DROP_BAD_OFFLOAD;
+    return emit_packet(w, frame, packet, route, mtu);
 }
 
 #endif

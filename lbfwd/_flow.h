@@ -17,6 +17,7 @@
 #define FLOW_SERVICE_SHIFT (FLOW_INCARNATION_SHIFT + FLOW_INCARNATION_BITS)
 #define FLOW_STATE_SHIFT (FLOW_SERVICE_SHIFT + FLOW_SERVICE_BITS)
 #define FLOW_SEEN_SHIFT 48
+#define FLOW_AHEAD_S 8          /* an entry is never so far ahead of a reader */
 
 _Static_assert(LBFWD_MAX_BACKENDS <= 1 << FLOW_BACKEND_BITS, "backends fit an entry");
 _Static_assert(LBFWD_MAX_SERVICES <= 1 << FLOW_SERVICE_BITS, "services fit an entry");
@@ -61,9 +62,11 @@ static inline enum lbfwd_flow_state flow_state(uint64_t value)
     return (enum lbfwd_flow_state)(value >> FLOW_STATE_SHIFT & 7);
 }
 
+/* Workers read the clock once a burst: another's entry may be a little younger than our "now". */
 static inline uint16_t flow_age_s(uint64_t value, uint16_t now_s)
 {
-    return (uint16_t)(now_s - (uint16_t)(value >> FLOW_SEEN_SHIFT));
+    uint16_t age = (uint16_t)(now_s - (uint16_t)(value >> FLOW_SEEN_SHIFT));
+    return LIKELY(age < UINT16_MAX - FLOW_AHEAD_S) ? age : 0;
 }
 
 /* Two services of one VIP never share an entry: the key depends on the service. */
@@ -127,12 +130,14 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
     return 0;
 }
 
-/* The value that another worker's table has for the flow, or 0: fragments, ICMP errors and a
- * changed worker set bring packets to another worker than the flow's. */
+/* The value that the other workers' tables have for the flow, or 0: fragments, ICMP errors and a
+ * changed worker set bring packets to another worker than the flow's. The one that was seen last: a
+ * flow that went from one worker to another left an older one behind. */
 static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint64_t key,
                                            const struct lbfwd_flow_context *context)
 {
     uint32_t first = first_bucket(key, flows->buckets), second = second_bucket(key, flows->buckets);
+    uint64_t latest = 0;
 
     for (uint32_t worker = 0; worker < flows->workers; worker++) {
         const struct lbfwd_flow_bucket *region = flows->all + (uint64_t)worker * flows->buckets;
@@ -142,10 +147,10 @@ static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint
         value = read_foreign(&region[first], key, context);
         if (!value)
             value = read_foreign(&region[second], key, context);
-        if (value)
-            return value;
+        if (value && (!latest || flow_age_s(value, context->now_s) < flow_age_s(latest, context->now_s)))
+            latest = value;
     }
-    return 0;
+    return latest;
 }
 
 /* A reader that sees the new key sees the new value or none, never the old flow's. */

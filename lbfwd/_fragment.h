@@ -24,7 +24,6 @@ struct lbfwd_fragment_route {    /* where the first fragment went */
 };
 
 struct lbfwd_held {
-    uint64_t key;                /* 0: released already */
     uint64_t since_ms;
     uint32_t length;
     uint8_t rx;                  /* ring it came from */
@@ -34,11 +33,13 @@ struct lbfwd_held {
 struct lbfwd_fragments {
     struct lbfwd_fragment_route routes[FRAGMENT_SETS][FRAGMENT_WAYS];
     struct lbfwd_held held[HELD_MOST]; /* a queue: the oldest is at `oldest` */
+    uint64_t held_keys[HELD_MOST]; /* 0: released. Dense: every first fragment looks at all */
     uint32_t oldest;
     uint32_t count;
 };
 
-/* source | destination | identification | protocol, under the fleet's secret. */
+/* source | destination | identification, under the fleet's secret; of IPv4 the protocol too. In
+ * IPv6 it is no part (RFC 8200 section 4.5), and only the first fragment knows it. */
 static inline uint64_t fragment_key(const struct lbfwd_packet *packet, const uint64_t secret[2])
 {
     uint8_t key[40];
@@ -47,7 +48,7 @@ static inline uint64_t fragment_key(const struct lbfwd_packet *packet, const uin
 
     memcpy(key, packet->ip + (packet->family == 4 ? 12 : 8), addresses);
     memcpy(key + addresses, &packet->fragment_id, 4);
-    key[addresses + 4] = packet->protocol;
+    key[addresses + 4] = packet->family == 4 ? packet->protocol : 0;
     hash = flow_hash(key, addresses + 5, secret);
     return hash ? hash : 1;
 }
@@ -77,22 +78,28 @@ static inline struct lbfwd_fragment_route *fragment_place(struct lbfwd_fragments
     return place;
 }
 
-/* Keeps a copy until the first fragment comes. 0: no room, or too large. */
+/* Keeps a copy until the first fragment comes. When too many wait the oldest makes room: a flood of
+ * fragments that nobody leads shortens the wait of the others, and does not end it. Returns how
+ * many had to go. The frame is no larger than HELD_BYTES. */
 static inline int fragment_hold(struct lbfwd_fragments *f, uint64_t key,
                                 const struct lbfwd_frame *frame, uint64_t now_ms)
 {
     struct lbfwd_held *held;
+    int displaced = 0;
 
-    if (f->count == HELD_MOST || frame->length > HELD_BYTES)
-        return 0;
+    if (f->count == HELD_MOST) {
+        displaced = f->held_keys[f->oldest] != 0;
+        f->oldest = (f->oldest + 1) % HELD_MOST;
+        f->count--;
+    }
+    f->held_keys[(f->oldest + f->count) % HELD_MOST] = key;
     held = &f->held[(f->oldest + f->count) % HELD_MOST];
-    held->key = key;
     held->since_ms = now_ms;
     held->length = frame->length;
     held->rx = frame->rx;
     memcpy(held->bytes, frame->data, frame->length);
     f->count++;
-    return 1;
+    return displaced;
 }
 
 static inline struct lbfwd_frame held_frame(const struct lbfwd_held *held)
@@ -107,10 +114,10 @@ static inline int fragment_expire(struct lbfwd_fragments *f, uint64_t now_ms)
     int waited = 0;
 
     while (f->count) {
-        struct lbfwd_held *held = &f->held[f->oldest];
-        if (held->key && now_ms - held->since_ms <= HELD_LIFE_MS)
+        int waits = f->held_keys[f->oldest] != 0;
+        if (waits && now_ms - f->held[f->oldest].since_ms <= HELD_LIFE_MS)
             break;
-        waited += held->key != 0;
+        waited += waits;
         f->oldest = (f->oldest + 1) % HELD_MOST;
         f->count--;
     }

@@ -64,6 +64,7 @@ static inline enum lbfwd_drop parse_quoted(struct lbfwd_packet *packet, struct l
     packet->key[2 * address + 4] = protocol;
     packet->key_length = (uint8_t)(2 * address + 5);
     packet->flow_protocol = protocol;
+    packet->tcp_flags = 0; /* the quoted ones need not be there, and are the VIP's */
     packet->dst_port = load_be16(transport);
     packet->kind = LBFWD_KIND_ICMP_ERROR;
     return LBFWD_DROP_NONE;
@@ -89,15 +90,18 @@ static inline enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
 static inline enum lbfwd_drop parse_transport(struct lbfwd_packet *packet)
 {
     enum lbfwd_drop reason;
+    int has_ports;
 
     if (UNLIKELY(packet->family == 6 && (is_extension(packet->protocol) || is_unknown_extension(packet->protocol))) &&
         (reason = skip_extensions(packet)))
         return reason;
-    if (UNLIKELY(packet->fragment_offset)) {
+    has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
+    if (UNLIKELY(packet->fragment_offset) && (has_ports || packet->family == 6) &&
+        packet->protocol != IPPROTO_ICMPV6) {
         packet->kind = LBFWD_KIND_LATER_FRAGMENT;
         return LBFWD_DROP_NONE;
     }
-    if (LIKELY(packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP))
+    if (LIKELY(has_ports))
         return parse_ports(packet);
     if (packet->protocol != (packet->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
         return LBFWD_DROP_UNSUPPORTED_PROTOCOL;

@@ -101,6 +101,8 @@ static inline enum lbfwd_drop parse_ipv4(struct lbfwd_cursor *cursor, struct lbf
     packet->fragmented = (load_be16(ip + 6) & 0x3fff) != 0; /* "more fragments", or an offset */
     packet->fragment_offset = load_be16(ip + 6) & 0x1fff;
     packet->fragment_id = load_be16(ip + 4);
+    if (UNLIKELY(packet->fragment_offset * 8u + packet->ip_length > UINT16_MAX))
+        return LBFWD_DROP_BAD_IP_HEADER; /* no datagram is that long */
     return LBFWD_DROP_NONE;
 }
 

@@ -20,6 +20,20 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+/* Whether one host sent it, to us alone: only that is answered. RFC 1122 sections 3.2.1.3 and 3.2.2,
+ * RFC 4443 section 2.4 (e.3) to (e.6). */
+static inline int may_be_answered(const struct lbfwd_frame *frame, const struct lbfwd_packet *packet)
+{
+    static const uint8_t nobody[15]; /* ::, and ::1 */
+    const uint8_t *source = packet->ip + (packet->family == 4 ? 12 : 8);
+
+    if (frame->packet_type != PACKET_HOST || (frame->data[0] | frame->data[6]) & 1)
+        return 0; /* a group's Ethernet address */
+    if (packet->family == 6)
+        return source[0] != 0xff && memcmp(source, nobody, sizeof nobody);
+    return source[0] != 0 && source[0] != 127 && source[0] < 224;
+}
+
 /* Ethernet and IP headers of an answer with so many bytes behind them; returns where those begin. */
 static inline uint8_t *reply_headers(uint8_t *out, const struct lbfwd_frame *frame,
                                      const struct lbfwd_packet *packet, uint8_t protocol,
@@ -106,8 +120,18 @@ static inline uint32_t write_echo_reply(uint8_t *out, const struct lbfwd_frame *
     icmp[0] = packet->family == 4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
     memcpy(&after, icmp, 2);
     memcpy(&check, icmp + 2, 2);
-    checksum_store(icmp + 2, (uint64_t)(uint16_t)~check + (uint16_t)~before + after);
+    /* Like UDP's never 0: over nothing but zeros that would not verify, 0xffff always does. */
+    checksum_store_udp(icmp + 2, (uint64_t)(uint16_t)~check + (uint16_t)~before + after);
     return (uint32_t)(icmp - out) + length;
+}
+
+/* Whether a RST can say what it answers: not a RST itself, and its data begin where they can. */
+static inline int may_reset(const struct lbfwd_packet *packet)
+{
+    uint32_t header = (packet->ip[packet->l4_offset + 12] >> 4) * 4u;
+
+    return !(packet->tcp_flags & TCP_RST) && header >= TCP_BYTES &&
+           header <= packet->ip_length - packet->l4_offset;
 }
 
 /* RFC 9293 section 3.10.7.1: what a closed port answers to any segment but a RST. */

@@ -40,11 +40,12 @@ static void lead(struct lbfwd_worker *w, const struct lbfwd_packet *packet,
         .key = key, .affinity_hash = hash, .since_ms = w->now_ms, .service = owner.service,
         .backend = owner.backend, .incarnation = w->view.backends[owner.backend].incarnation};
     for (uint32_t i = 0; i < fragments->count; i++) {
-        struct lbfwd_held *held = &fragments->held[(fragments->oldest + i) % HELD_MOST];
-        struct lbfwd_frame frame = held_frame(held);
-        if (held->key != key)
+        uint32_t at = (fragments->oldest + i) % HELD_MOST;
+        struct lbfwd_frame frame;
+        if (LIKELY(fragments->held_keys[at] != key))
             continue;
-        held->key = 0;
+        fragments->held_keys[at] = 0;
+        frame = held_frame(&fragments->held[at]);
         forward_and_count(w, &frame);
     }
 }
@@ -57,8 +58,10 @@ static enum lbfwd_drop follow(struct lbfwd_worker *w, const struct lbfwd_frame *
     const struct lbfwd_fragment_route *first = fragment_find(w->fragments, key, w->now_ms);
 
     if (!first) {
-        if (!fragment_hold(w->fragments, key, frame, w->now_ms))
+        if (frame->length > HELD_BYTES)
             return LBFWD_DROP_FRAGMENT_NO_ROOM;
+        if (fragment_hold(w->fragments, key, frame, w->now_ms))
+            tx_count_drop(w->counters, LBFWD_DROP_FRAGMENT_NO_ROOM, 1);
         count_event(w, LBFWD_EVENT_FRAGMENT_HELD);
         return LBFWD_DROP_NONE;
     }
@@ -128,6 +131,8 @@ static inline enum lbfwd_drop forward(struct lbfwd_worker *w, const struct lbfwd
         return LBFWD_DROP_NO_VIP;
     if ((reason = parse_transport(&packet)))
         return reason;
+    if (UNLIKELY(is_unfinished_fragment(frame, &packet)))
+        return LBFWD_DROP_BAD_OFFLOAD;
     if (UNLIKELY(packet.kind == LBFWD_KIND_LATER_FRAGMENT))
         return follow(w, frame, &packet);
     if (UNLIKELY(packet.kind == LBFWD_KIND_ECHO_REQUEST))

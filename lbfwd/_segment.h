@@ -118,6 +118,14 @@ static inline uint32_t write_segment(uint8_t *ip, const struct lbfwd_packet *pac
     return length;
 }
 
+/* A fragment is finished: nothing can be summed or cut without the rest of its datagram. */
+static inline int is_unfinished_fragment(const struct lbfwd_frame *frame,
+                                         const struct lbfwd_packet *packet)
+{
+    return packet->fragmented &&
+           (is_super_frame(frame) || frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
+}
+
 /* Whether the checksum that the metadata ask for is the transport header's own: anywhere else it
  * would overwrite what the client sent. That header is known to lie inside the packet. */
 static inline int offload_is_sane(const struct lbfwd_frame *frame, const struct lbfwd_packet *packet)
@@ -127,7 +135,8 @@ static inline int offload_is_sane(const struct lbfwd_frame *frame, const struct 
 
     if (LIKELY(!(frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)))
         return 1;
-    return frame->offload.csum_start == begin && frame->offload.csum_offset == field;
+    return (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) &&
+           frame->offload.csum_start == begin && frame->offload.csum_offset == field;
 }
 
 /* Stores the checksum that was left to hardware. The field holds the pseudo-header's part already. */

@@ -18,6 +18,7 @@
 
 /* The kernel refuses the frame at the head this often without any progress: it is dropped. */
 #define TX_PATIENCE 8
+#define TX_LEAST (14 + 1280)  /* a slot has room for any answer of the node, whatever the MTU: _reply.h */
 
 struct lbfwd_owner {          /* whom a pending frame counts for */
     uint32_t service;
@@ -224,7 +225,7 @@ static inline int tx_attach(struct lbfwd_tx *tx, int fd, const struct lbfwd_geom
 
     if (tx->map)
         return -EEXIST;
-    if (geometry->frame_bytes < LBFWD_TX_OFFSET + VNET_BYTES + LBFWD_PATH_HEADER ||
+    if (geometry->frame_bytes < LBFWD_TX_OFFSET + VNET_BYTES + TX_LEAST ||
         geometry->block_bytes % geometry->frame_bytes)
         return -EINVAL;
     *tx = (struct lbfwd_tx){.fd = fd, .map_bytes = bytes, .frame_bytes = geometry->frame_bytes,

@@ -14,8 +14,11 @@
 #include "_state.h"
 #include "_tx.h"
 
-#define ANSWERS_A_SECOND 1000 /* of one worker: errors, echo replies and resets together */
+#define ANSWERS_A_SECOND 1000 /* of one worker and kind */
 #define ANSWERS_AT_ONCE 100
+
+/* Each has a rate of its own: a flood of pings must not cost senders the path MTU. */
+enum lbfwd_answer_kind { ANSWER_ECHO, ANSWER_TOO_BIG, ANSWER_REJECT, ANSWER_KINDS };
 
 struct lbfwd_worker {
     struct lbfwd_control *control;
@@ -36,8 +39,9 @@ struct lbfwd_worker {
     const struct lbfwd_flows_header *flows_map;
     uint64_t flows_bytes;
     struct lbfwd_fragments *fragments;
-    uint64_t answers_paid_us; /* the rate limit: the time up to which answers are paid for */
+    uint64_t answers_paid_us[ANSWER_KINDS]; /* the rate limits: times up to which answers are paid for */
     uint8_t back[LBFWD_MAX_RX]; /* TX ring of the same interface, by which answers go back */
+    uint8_t segment[65536];     /* of a super-frame, finished before it is split */
     uint16_t next_identification; /* of outer IPv4 headers that may be fragmented */
 };
 
@@ -53,7 +57,7 @@ static inline void pair_rings(struct lbfwd_worker *w)
 {
     for (uint32_t rx = 0; rx < LBFWD_MAX_RX; rx++) {
         w->back[rx] = LBFWD_MAX_TX;
-        for (uint8_t tx = 0; tx < LBFWD_MAX_TX; tx++)
+        for (uint8_t tx = LBFWD_MAX_TX; tx--;) /* the first of several that are memory only */
             if (w->tx[tx].map && interface_of(w->tx[tx].fd) == interface_of(w->rx[rx].fd))
                 w->back[rx] = tx;
     }
@@ -181,16 +185,17 @@ static inline void count_event(struct lbfwd_worker *w, enum lbfwd_event event)
 }
 
 /* Whether the node may answer one packet more. */
-static inline int may_answer(struct lbfwd_worker *w)
+static inline int may_answer(struct lbfwd_worker *w, enum lbfwd_answer_kind kind)
 {
+    uint64_t *paid_us = &w->answers_paid_us[kind];
     const uint64_t cost_us = 1000000 / ANSWERS_A_SECOND;
     uint64_t now_us = w->now_ms * 1000, burst_us = ANSWERS_AT_ONCE * cost_us;
 
-    if (w->answers_paid_us + burst_us < now_us)
-        w->answers_paid_us = now_us - burst_us;
-    if (w->answers_paid_us + cost_us > now_us)
+    if (*paid_us + burst_us < now_us)
+        *paid_us = now_us - burst_us;
+    if (*paid_us + cost_us > now_us)
         return 0;
-    w->answers_paid_us += cost_us;
+    *paid_us += cost_us;
     return 1;
 }
 

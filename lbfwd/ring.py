@@ -36,6 +36,7 @@ WAKE_CONTROL: int = lib.LBFWD_WAKE_CONTROL
 WAKE_SIGNAL: int = lib.LBFWD_WAKE_SIGNAL
 
 _DROP_ALL = (0x06).to_bytes(2, "little") + bytes(6)  # BPF_RET | BPF_K, k = 0
+_ANSWER_MTU = 1280  # ICMPv6 errors quote as much as fits into this (RFC 4443)
 _FRAME_OVERHEAD = 256  # ring headers, address, offload header, Ethernet header and tags
 _ROUGH_SKB_BYTES = 2048  # what the kernel adds to a frame when it accounts it to the socket
 
@@ -82,8 +83,11 @@ def rx_geometry(
 
 
 def tx_geometry(frames: int, mtu: int) -> Geometry:
-    """Return the shape of a TX ring with ``frames`` slots for frames of an interface's MTU."""
-    frame = _power_of_two(mtu + _FRAME_OVERHEAD)
+    """Return the shape of a TX ring with ``frames`` slots for frames of an interface's MTU.
+
+    A slot has room for the node's own answers too, which are up to 1280 bytes of IP.
+    """
+    frame = _power_of_two(max(mtu, _ANSWER_MTU) + _FRAME_OVERHEAD)
     block = min(max(frame, 1 << 18), frame * frames)
     return Geometry(3, block, frames * frame // block, frame)
 

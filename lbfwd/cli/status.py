@@ -58,6 +58,7 @@ def render(status: "Status") -> "Iterator[RenderableType]":
     for pool in status.pools:
         yield _pool(pool)
     yield _drops(status)
+    yield from _events(status)
 
 
 def _workers(status: "Status") -> "RenderableType":
@@ -148,6 +149,12 @@ def _drops(status: "Status") -> "RenderableType":
     if not rows:
         return "no packet was dropped"
     return _table("dropped packets", ["reason", "packets"], rows)
+
+
+def _events(status: "Status") -> "Iterator[RenderableType]":
+    rows = [(event, count) for event, count in status.events.items() if count]
+    if rows:
+        yield _table("events", ["event", "times"], rows)
 
 
 def _table(

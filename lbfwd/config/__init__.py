@@ -2,21 +2,36 @@
 
 from lbfwd.config.key import HashKey
 from lbfwd.config.load import load, parse
-from lbfwd.config.model import Backend, Config, Health, IPAddress, Node, Pool, Service, Workers
+from lbfwd.config.model import (
+    Backend,
+    Config,
+    Flows,
+    Health,
+    IPAddress,
+    IPNetwork,
+    Node,
+    Pool,
+    Service,
+    Workers,
+    entropy_bits,
+)
 from lbfwd.config.problem import ConfigError, Problem
 
 __all__ = [
     "Backend",
     "Config",
     "ConfigError",
+    "Flows",
     "HashKey",
     "Health",
     "IPAddress",
+    "IPNetwork",
     "Node",
     "Pool",
     "Problem",
     "Service",
     "Workers",
+    "entropy_bits",
     "load",
     "parse",
 ]

@@ -7,7 +7,14 @@ stand in the names. Each validator raises ValueError with the rule in an operato
 import re
 import socket
 from collections.abc import Hashable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from math import isqrt
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,6 +30,7 @@ from pydantic import (
 from lbfwd.config.key import HashKey
 
 IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 # As in _ring.h: LBFWD_MAX_WORKERS, _MAX_RX, _MAX_SERVICES, _MAX_MEMBERS, _MAX_BACKENDS.
 MAX_WORKERS = 64
@@ -36,13 +44,17 @@ MAX_TABLE_SIZE = 2**24
 DEFAULT_TABLE_SIZE = 65537
 DEFAULT_RX_RING_MIB = 64
 DEFAULT_RX_BLOCK_KIB = 128
+MAX_FLOW_S = 32767  # half of the 16-bit clock of a flow table entry: _flow.h
+MAX_ENTROPY_BITS = 32  # as many as _encap.h varies
 
 _NAME = re.compile(r"[A-Za-z0-9._:/\[\]][A-Za-z0-9._:/\[\]-]{0,63}")
 _INTERFACE = re.compile(r"[^\s/:\x00]{1,15}")  # the kernel's dev_valid_name()
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: never a destination
 _BROADCAST = IPv4Address("255.255.255.255")
+_PREFIX_LENGTHS = {4: (8, 31), 6: (8, 127)}  # of source_entropy: at least a bit can vary
 
 Item = TypeVar("Item", bound=Hashable)
+OfFamily = TypeVar("OfFamily", IPAddress, IPNetwork)
 
 
 def is_prime(number: int) -> bool:
@@ -97,6 +109,32 @@ def _unusable(address: IPAddress) -> str:
     return next((kind for kind, is_it in kinds.items() if is_it), "")
 
 
+def parse_prefix(value: object) -> IPNetwork:
+    """Read a prefix of unicast addresses, at least two. Raises ValueError naming the rule."""
+    text = str(value) if isinstance(value, IPv4Network | IPv6Network) else value
+    if not isinstance(text, str) or "/" not in text:
+        raise ValueError('a prefix in quotes, such as "10.99.0.0/16"')
+    if "%" in text:
+        raise ValueError("a prefix without a zone: link-local addresses cannot be used")
+    try:
+        prefix = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("not an IPv4 or IPv6 prefix") from None
+    if prefix.network_address != ip_address(text.split("/")[0]):
+        raise ValueError(f"bits behind the prefix are set; {prefix} is meant?")
+    least, most = _PREFIX_LENGTHS[prefix.version]
+    if not least <= prefix.prefixlen <= most:
+        raise ValueError(f"an IPv{prefix.version} prefix length from /{least} to /{most}")
+    if kind := _unusable(prefix.network_address):
+        raise ValueError(f"begins with {kind}; a prefix of unicast addresses is needed")
+    return prefix
+
+
+def entropy_bits(prefix: IPNetwork) -> int:
+    """Return how many low bits of a source_entropy prefix vary: those behind it, 32 at most."""
+    return min(prefix.max_prefixlen - prefix.prefixlen, MAX_ENTROPY_BITS)
+
+
 def parse_table_size(value: object) -> int:
     """Check the size of a Maglev table (paper section 3.4: prime). Raises ValueError."""
     if type(value) is not int or not 2 <= value <= MAX_TABLE_SIZE or not is_prime(value):
@@ -132,10 +170,13 @@ def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
     return items
 
 
-def _one_a_family(sources: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
-    if len({source.version for source in sources}) < len(sources):
-        raise ValueError("at most one address of each family (IPv4, IPv6)")
-    return sources
+def _one_a_family(noun: str) -> AfterValidator:
+    def check(items: tuple[OfFamily, ...]) -> tuple[OfFamily, ...]:
+        if len({item.version for item in items}) < len(items):
+            raise ValueError(f"at most one {noun} of each family (IPv4, IPv6)")
+        return items
+
+    return AfterValidator(check)
 
 
 def service_name(vip: object, protocol: object, port: object) -> str:
@@ -147,6 +188,7 @@ def service_name(vip: object, protocol: object, port: object) -> str:
 Name = Annotated[str, PlainValidator(parse_name)]
 Interface = Annotated[str, PlainValidator(parse_interface)]
 Address = Annotated[IPAddress, PlainValidator(parse_address)]
+Prefix = Annotated[IPNetwork, PlainValidator(parse_prefix)]
 
 
 def _array(shortest: int = 0, longest: int | None = None) -> Any:
@@ -165,17 +207,23 @@ class _Table(BaseModel):
 
 
 class Node(_Table):
-    """One box: its name, where VIP packets arrive, the outer source of its tunnels by family.
+    """One box: its name, where VIP packets arrive, the outer header of its tunnels, its answers.
 
     ``source`` holds at most one address a family; for a family without one it is the output
-    interface's first global address.
+    interface's first global address. ``source_entropy`` stands for it where backends spread their
+    load by outer addresses: a prefix a family, whose low bits (those behind it, 32 at most) are
+    taken from the flow hash. ``outer_df``: DF in outer IPv4 headers, so that the path MTU is
+    learned. ``echo``: who answers echo requests to a VIP.
     """
 
     name: Name = Field(default_factory=socket.gethostname)
     interfaces: Annotated[
         tuple[Interface, ...], _array(1, MAX_INTERFACES), AfterValidator(_each_once)
     ]
-    source: Annotated[tuple[Address, ...], _array(), AfterValidator(_one_a_family)] = ()
+    source: Annotated[tuple[Address, ...], _array(), _one_a_family("address")] = ()
+    source_entropy: Annotated[tuple[Prefix, ...], _array(), _one_a_family("prefix")] = ()
+    outer_df: bool = True
+    echo: Literal["reply", "backend", "drop"] = "reply"
 
 
 class Workers(_Table):
@@ -184,8 +232,8 @@ class Workers(_Table):
     ``rx_block_kib`` is at least 128, so that a 64 KiB super-frame and its headers fit into a
     block. Every ``rx_retire_ms`` a block is handed over however full it is: the number of blocks
     times that is how long packets can wait for a worker (512 ms by default, more than it takes to
-    replace one that died); ``flows`` is how many live flows one worker can remember (in effect with the flow
-    table, which this version does not have yet).
+    replace one that died); ``flows`` is how many live flows one worker can hold, at 24 bytes
+    each in a file of the runtime directory.
     """
 
     cpus: Annotated[
@@ -202,6 +250,18 @@ class Workers(_Table):
     qdisc_bypass: bool = False
     fanout: Literal["hash", "cpu", "queue"] = "hash"
     flows: Annotated[int, _whole(1024, 2**27)] = 1_048_576
+
+
+class Flows(_Table):
+    """How long a flow that is not seen keeps its backend, in seconds.
+
+    ``unconfirmed_s``: after its first packet only. ``tcp_closing_s``: after a FIN or RST.
+    """
+
+    tcp_idle_s: Annotated[int, _whole(1, MAX_FLOW_S)] = 900
+    tcp_closing_s: Annotated[int, _whole(1, MAX_FLOW_S)] = 60
+    udp_idle_s: Annotated[int, _whole(1, MAX_FLOW_S)] = 120
+    unconfirmed_s: Annotated[int, _whole(1, MAX_FLOW_S)] = 30
 
 
 class Health(_Table):
@@ -231,7 +291,11 @@ class Pool(_Table):
 
 
 class Service(_Table):
-    """A VIP, protocol and port (None: every port), and the pool that answers for it."""
+    """A VIP, protocol and port (None: every port), and the pool that answers for it.
+
+    ``empty``: without a usable backend packets are dropped, or rejected (TCP reset, UDP port
+    unreachable), so that clients know at once.
+    """
 
     vip: Address
     protocol: Literal["tcp", "udp"]
@@ -241,6 +305,7 @@ class Service(_Table):
     )
     pool: Name
     affinity: Literal["5-tuple", "source"] = "5-tuple"
+    empty: Literal["drop", "reject"] = "drop"
 
 
 class Config(_Table):
@@ -250,6 +315,7 @@ class Config(_Table):
     hash_key: InstanceOf[HashKey] = Field(exclude=True, repr=False)
     node: Node
     workers: Workers
+    flows: Flows = Flows()
     pools: Annotated[tuple[Pool, ...], _array()] = Field(default=(), alias="pool")
     services: Annotated[tuple[Service, ...], _array(0, MAX_SERVICES)] = Field(
         default=(), alias="service"
@@ -260,6 +326,7 @@ _TABLES: dict[tuple[str, ...], type[_Table]] = {
     (): Config,
     ("node",): Node,
     ("workers",): Workers,
+    ("flows",): Flows,
     ("pool",): Pool,
     ("pool", "backends"): Backend,
     ("pool", "health"): Health,

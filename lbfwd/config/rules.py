@@ -6,7 +6,7 @@ that nobody is told of what only follows from another mistake.
 
 import mmap
 from collections.abc import Callable, Hashable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from lbfwd.config.model import (
@@ -46,6 +46,7 @@ def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     yield from _services(document, key_of)
     yield from _pools_of_services(document)
     yield from _vips_used_otherwise(document, key_of)
+    yield from _addresses_in_entropy(document, key_of)
 
 
 def _tables(parent: Document, key: str, at: Location = ()) -> Iterator[tuple[Location, Document]]:
@@ -173,3 +174,25 @@ def _vips_used_otherwise(document: Document, key_of: KeyOf) -> Iterator[Finding]
         if source is not BAD and (service_at := vips.get(ip_address(source))):
             rule = f"the VIP of {key_of(service_at)}; the node needs an address of its own"
             yield Finding(("node", "source", index), show(source), rule)
+
+
+def _addresses_in_entropy(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    # An outer source that is somebody's address: answers and ICMP errors would go there.
+    node = document.get("node")
+    prefixes = node.get("source_entropy") if isinstance(node, dict) else None
+    for index, prefix in enumerate(prefixes if isinstance(prefixes, list) else ()):
+        if prefix is BAD:
+            continue
+        for key in _used_within(document, prefix):
+            rule = f"{key_of(key)} lies in it; a prefix is needed that nobody else uses"
+            yield Finding(("node", "source_entropy", index), show(prefix), rule)
+            break
+
+
+def _used_within(document: Document, prefix: str) -> Iterator[Location]:
+    network = ip_network(prefix)
+    places = [((*at, "vip"), _address(table, "vip")) for at, table in _tables(document, "service")]
+    for at, pool in _tables(document, "pool"):
+        for place, backend in _tables(pool, "backends", at):
+            places.append(((*place, "address"), _address(backend, "address")))
+    yield from (place for place, address in places if address is not BAD and address in network)

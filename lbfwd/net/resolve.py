@@ -2,7 +2,8 @@
 
 The kernel answers: RTM_GETROUTE, policy rules included, with RTM_F_FIB_MATCH for the whole route
 (all hops of a multipath route) instead of the one hop it would pick now (rtnetlink(7),
-include/uapi/linux/rtnetlink.h).
+include/uapi/linux/rtnetlink.h). Without the flag the answer knows the path MTU that the kernel has
+learned (RFC 1191, RFC 8201): RTAX_MTU is then the exception's. No event tells of those.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -26,6 +27,10 @@ __all__ = ["Link", "Net", "NextHop", "Resolution"]
 IPAddress = IPv4Address | IPv6Address
 
 _RTM_F_FIB_MATCH = 0x2000
+# A path MTU below is not believed: an ICMP error is easily forged, and small ones would have every
+# packet cut to pieces. What any IPv4 host takes (RFC 791 section 3.2); the least of IPv6 (RFC 8200
+# section 5).
+LEAST_LEARNED_MTU = {4: 576, 6: 1280}
 _UNICAST = 1
 _LOCAL = 2
 _TYPES = {
@@ -48,7 +53,10 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class NextHop:
-    """One way to a backend. ``mac`` is the gateway's; ``mtu`` the largest outer IP packet."""
+    """One way to a backend. ``mac`` is the gateway's; ``mtu`` the largest outer IP packet.
+
+    ``mtu``: the least of the link's, the route's and what the kernel has learned of the path.
+    """
 
     link: Link
     mac: bytes
@@ -67,10 +75,15 @@ class Resolution:
 
 @dataclass(frozen=True)
 class Route:
-    """The kernel's answer. ``mtu`` 0: the route sets none. No ``hops``: ``reason`` says why."""
+    """The kernel's answer. ``mtu`` 0: the route sets none. No ``hops``: ``reason`` says why.
+
+    ``path_mtu``: what a packet sent now may have at most (0: no more is known); it is learned where
+    it is not ``mtu``.
+    """
 
     hops: tuple[Key, ...] = ()
     mtu: int = 0
+    path_mtu: int = 0
     source: IPAddress | None = None
     reason: str = ""
 
@@ -152,10 +165,12 @@ class Net:
     def _route(self, to: IPAddress, source: IPAddress | None) -> Route:
         try:
             whole = read_route(self._get(to, source, _RTM_F_FIB_MATCH), to)
-            if whole.hops or whole.reason:
+            if whole.reason:
                 return whole
+            picked = read_route(self._get(to, source, 0), to)
             # A next-hop object with net.ipv4.nexthop_compat_mode = 0: take what the kernel picks.
-            return read_route(self._get(to, source, 0), to)
+            route = whole if whole.hops else picked
+            return replace(route, path_mtu=picked.mtu)
         except NetlinkError as error:
             return Route(reason=_ERRORS.get(error.code, f"route: {os.strerror(error.code)}"))
 
@@ -221,8 +236,15 @@ def _next_hop(
     outer = source or view.addresses.get((ifindex, version)) or route.source
     if outer is None:
         return f"{link.name} has no global IPv{version} address: set [node] source"
-    mtu = min(link.mtu, route.mtu or link.mtu)
-    return NextHop(link, neighbour.mac, outer, mtu, gateway)
+    return NextHop(link, neighbour.mac, outer, _mtu(link, route, version), gateway)
+
+
+def _mtu(link: Link, route: Route, version: int) -> int:
+    """Return the largest outer packet; what an operator has set may be as small as he likes."""
+    configured = min(link.mtu, route.mtu or link.mtu)
+    if route.path_mtu in (0, route.mtu):
+        return configured
+    return min(configured, max(route.path_mtu, LEAST_LEARNED_MTU[version]))
 
 
 def _unusable(link: Link | None) -> str:

@@ -65,6 +65,7 @@ class Observer:
             services=services,
             pools=pools,
             drops=totals.drops,
+            events=totals.events,
         )
 
     def _services(self, state: State, totals: Totals) -> tuple[ServiceStatus, ...]:

@@ -44,8 +44,8 @@ class Orders:
     slot: int
     cpu: int
     busy_poll_us: int
-    files: tuple[int, int, int]
-    """Descriptors of the control, arena and counters files."""
+    files: tuple[int, ...]
+    """Descriptors of the control, arena, counters and flows files."""
 
 
 class WorkerProcess:

@@ -98,8 +98,10 @@ class Alarm:
 
     async def wait(self, longest_s: float) -> None:
         """Wait for a ring, but no longer than that."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the ring.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), longest_s)
+            async with asyncio.timeout(longest_s):
+                await self._woken.wait()
         self._woken.clear()
 
     def take_suspicion(self) -> bool:

@@ -16,6 +16,7 @@ from lbfwd.config.machine import this_machine
 from lbfwd.config.warn import warnings
 from lbfwd.net.doorbell import Doorbell
 from lbfwd.net.guard import GuardError
+from lbfwd.net.path_mtu import listening_for_path_mtus
 from lbfwd.net.resolve import Net
 from lbfwd.supervisor import capabilities, log
 from lbfwd.supervisor.blocking import in_thread
@@ -219,9 +220,10 @@ async def _build(
     """Make the parts and say how each is taken away; the last one made goes first."""
     net_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-net"))
     tables_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-tables"))
-    slots = len(config.workers.cpus)
-    tables = await in_thread(tables_thread, Tables.create, runtime.path, slots)
+    slots, flows = len(config.workers.cpus), config.workers.flows
+    tables = await in_thread(tables_thread, Tables.create, runtime.path, slots, flows)
     stack.callback(tables.close, unlink=True)
+    stack.enter_context(listening_for_path_mtus())
     net = Net()
     stack.push_async_callback(in_thread, net_thread, net.close)
     alarm = Alarm()

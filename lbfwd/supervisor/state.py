@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lbfwd.config import Backend, Config, IPAddress, Pool, Service
-from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.config import Backend, Config, IPAddress, Node, Pool, Service, entropy_bits
+from lbfwd.forwarding import FlowTimes, Forwarding, Member, PathSpec, PoolState, ServiceState
 from lbfwd.net.resolve import NextHop, Resolution
 
 ANY_PORT = 0
@@ -31,7 +31,7 @@ def derive(
     ``tx``: index of the TX ring by interface index. A backend without a next hop that has a TX
     ring gets weight 0 and no paths, so that it gets no traffic, and its reason is kept.
     """
-    pools = tuple(_pool(pool, resolutions, tx) for pool in config.pools)
+    pools = tuple(_pool(pool, config.node, resolutions, tx) for pool in config.pools)
     reasons = {
         (pool.name, backend.name): reason
         for pool in config.pools
@@ -39,8 +39,14 @@ def derive(
         if (reason := _reason(resolutions.get(backend.address, UNKNOWN), tx))
     }
     usable = frozenset((p.name, m.name) for p in pools for m in p.members if m.paths)
-    services = tuple(_service(service) for service in config.services)
-    return State(Forwarding(config.hash_key.raw, services, pools), usable, reasons)
+    forwarding = Forwarding(
+        hash_key=config.hash_key.raw,
+        services=tuple(_service(service) for service in config.services),
+        pools=pools,
+        flow_times=FlowTimes(**config.flows.model_dump()),
+        echo=config.node.echo,
+    )
+    return State(forwarding, usable, reasons)
 
 
 def _service(service: Service) -> ServiceState:
@@ -51,31 +57,40 @@ def _service(service: Service) -> ServiceState:
         port=ANY_PORT if service.port is None else service.port,
         affinity=service.affinity,
         pool=service.pool,
+        empty=service.empty,
     )
 
 
 def _pool(
-    pool: Pool, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
+    pool: Pool, node: Node, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
 ) -> PoolState:
     members = tuple(
-        _member(backend, resolutions.get(backend.address, UNKNOWN), tx) for backend in pool.backends
+        _member(backend, node, resolutions.get(backend.address, UNKNOWN), tx)
+        for backend in pool.backends
     )
     return PoolState(name=pool.name, table_size=pool.table_size, members=members)
 
 
-def _member(backend: Backend, resolution: Resolution, tx: Mapping[int, int]) -> Member:
+def _member(backend: Backend, node: Node, resolution: Resolution, tx: Mapping[int, int]) -> Member:
     paths = tuple(
-        PathSpec(
-            src_mac=hop.link.mac,
-            dst_mac=hop.mac,
-            source=hop.source,
-            destination=backend.address,
-            tx=tx[hop.link.ifindex],
-            mtu=hop.mtu,
-        )
-        for hop in _sendable(resolution, tx)
+        _path(backend.address, hop, node, tx[hop.link.ifindex]) for hop in _sendable(resolution, tx)
     )
     return Member(backend.name, backend.address, backend.weight, paths)
+
+
+def _path(destination: IPAddress, hop: NextHop, node: Node, tx: int) -> PathSpec:
+    prefixes = {prefix.version: prefix for prefix in node.source_entropy}
+    prefix = prefixes.get(destination.version)
+    return PathSpec(
+        src_mac=hop.link.mac,
+        dst_mac=hop.mac,
+        source=prefix.network_address if prefix else hop.source,
+        destination=destination,
+        tx=tx,
+        mtu=hop.mtu,
+        entropy_bits=entropy_bits(prefix) if prefix else 0,
+        may_fragment=not node.outer_df,
+    )
 
 
 def _sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:

@@ -127,3 +127,5 @@ class Status(_Model):
     pools: tuple[PoolStatus, ...]
     drops: dict[str, int]
     """Packets by the reason for which they were not forwarded; every reason is there."""
+    events: dict[str, int]
+    """What happened on the way, beside where packets ended; every event is there."""

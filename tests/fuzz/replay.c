@@ -1,6 +1,6 @@
 /* Replays frames through the packet path, compiled with sanitizers (test_replay.py).
  *
- *   replay CONTROL ARENA COUNTERS FRAMES SEED ROUNDS
+ *   replay CONTROL ARENA COUNTERS FLOWS FRAMES SEED ROUNDS
  *
  * FRAMES holds records: a length (uint32_t, host order), then virtio_net_hdr and frame. Each is
  * forwarded from memory of exactly its size. Then, ROUNDS times, a copy of the published state is
@@ -13,6 +13,7 @@
 
 #define TX_RINGS 2
 #define FRAMES_A_ROUND 8
+#define BEGIN_MS 1000000
 
 struct corpus {
     uint8_t *bytes;
@@ -87,17 +88,18 @@ static uint64_t take_sent(struct lbfwd_worker *w)
 
 static void replay(struct lbfwd_worker *w, struct corpus *corpus, uint64_t most)
 {
+    static uint64_t now_ms = BEGIN_MS; /* a millisecond a frame */
     uint32_t length;
     uint8_t *record;
 
     for (uint64_t n = 0; n < most && (record = next_record(corpus, &length)); n++) {
-        (void)!lbfwd_worker_forward(w, record, length);
+        (void)!lbfwd_worker_forward(w, record, length, now_ms++);
         take_sent(w);
         free(record);
     }
 }
 
-/* Every frame that was seen is in one counter. */
+/* Every frame that was seen is in one counter, or waits for its datagram's first. */
 static void check_counters(const struct lbfwd_worker *w)
 {
     uint64_t counted = 0;
@@ -106,6 +108,8 @@ static void check_counters(const struct lbfwd_worker *w)
         counted += w->counters->drops[i];
     for (uint32_t i = 0; i < LBFWD_MAX_SERVICES; i++)
         counted += w->counters->services[i].packets;
+    for (uint32_t i = 0; i < w->fragments->count; i++)
+        counted += w->fragments->held_keys[(w->fragments->oldest + i) % HELD_MOST] != 0;
     printf("%llu seen, %llu counted\n", (unsigned long long)w->slot->seen,
            (unsigned long long)counted);
     if (counted != w->slot->seen)
@@ -179,18 +183,18 @@ int main(int argc, char **argv)
     struct lbfwd_worker *w;
     struct corpus corpus;
 
-    if (argc != 7)
-        fail("usage: replay CONTROL ARENA COUNTERS FRAMES SEED ROUNDS");
+    if (argc != 8)
+        fail("usage: replay CONTROL ARENA COUNTERS FLOWS FRAMES SEED ROUNDS");
     if (lbfwd_worker_new(&w, 0, open_file(argv[1], O_RDWR), open_file(argv[2], O_RDONLY),
-                         open_file(argv[3], O_RDWR)))
+                         open_file(argv[3], O_RDWR), open_file(argv[4], O_RDWR)))
         fail("the worker refuses the files");
     for (uint32_t ring = 0; ring < TX_RINGS; ring++)
         if (lbfwd_worker_add_tx(w, ring, -1, &tx))
             fail("no TX ring");
-    corpus = read_corpus(argv[4]);
+    corpus = read_corpus(argv[5]);
     replay(w, &corpus, UINT64_MAX);
     check_counters(w);
-    damage_rounds(w, &corpus, strtoull(argv[5], NULL, 0) | 1, strtoull(argv[6], NULL, 0));
+    damage_rounds(w, &corpus, strtoull(argv[6], NULL, 0) | 1, strtoull(argv[7], NULL, 0));
     check_counters(w);
     free(corpus.bytes);
     lbfwd_worker_free(w);

@@ -1,7 +1,6 @@
 """The packet path under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 import random
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterable
@@ -10,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from lbfwd.tables import FILES, Tables
+from tests.fuzz.building import build
 from tests.packet import bench, corpus
 from tests.packet.crafted import frame, offload
 
-HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parent.parent / "lbfwd"
 SEED = 20160318
 MUTATIONS = 8000
 DAMAGED_STATES = 1500
@@ -23,23 +21,7 @@ TIMEOUT_S = 120
 
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("clang"):
-        pytest.skip("needs clang")
-    program = tmp_path_factory.mktemp("replay") / "replay"
-    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-gnu"]
-    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = ["clang", "-std=gnu11", "-g", "-O1", *warnings, *sanitizers, f"-I{SOURCES}"]
-    done = subprocess.run(
-        [*command, "-o", str(program), str(HERE / "replay.c")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    if "libclang_rt" in done.stderr and "No such file" in done.stderr:
-        pytest.skip("needs clang's sanitizer runtime")
-    assert (done.returncode, done.stderr) == (0, "")
-    return program
+    return build("replay", tmp_path_factory.mktemp("replay"), "address,undefined")
 
 
 def record(item: corpus.Item) -> bytes:

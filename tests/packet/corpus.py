@@ -4,15 +4,29 @@ import random
 from collections.abc import Iterator
 from functools import cache
 
-from tests.packet import test_drops
+from scapy.layers.inet import ICMP, UDP, IPOption_Router_Alert
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
+from scapy.packet import Raw
+
+from tests.oracle import fragments
+from tests.packet import quoted, test_drops
 from tests.packet.crafted import (
     GSO_TCPV4,
     GSO_TCPV6,
     GSO_UDP_L4,
     NEEDS_CSUM,
+    ethernet,
     frame,
+    ip,
     mended,
     offload,
+    raw,
+    transport,
 )
 
 GSO = {(4, "tcp"): GSO_TCPV4, (6, "tcp"): GSO_TCPV6, (4, "udp"): GSO_UDP_L4, (6, "udp"): GSO_UDP_L4}
@@ -33,9 +47,29 @@ def _good() -> Iterator[Item]:
                 yield offload(NEEDS_CSUM, kind, gso_size=1300, **checksum), data
 
 
+def _beside_flows() -> Iterator[bytes]:
+    """Fragments, extension headers, ICMP, packets that are too big."""
+    for family, protocol in GSO:
+        large = frame(family, protocol, bytes(3000))
+        yield large
+        yield mended(large[:20] + b"\x40\0" + large[22:])  # IPv4: DF
+        yield quoted.about(family, protocol)
+    for family, name in quoted.EVERY:
+        yield quoted.about(family, name=name)
+    datagram = bytes(ip(4, id=7) / transport("udp") / Raw(bytes(2000)))
+    yield from (bytes(ethernet())[:12] + b"\x08\0" + p for p in fragments.split(datagram, 900))
+    datagram = bytes(ip(6) / transport("udp") / Raw(bytes(2000)))
+    for part in fragments.fragment6(datagram, [800] * 3, 7):
+        yield bytes(ethernet())[:12] + b"\x86\xdd" + part
+    yield raw(ip(6), IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting(), UDP(dport=84))
+    yield raw(ip(6), ICMPv6EchoRequest(data=b"hello"))
+    yield raw(ip(4, options=[IPOption_Router_Alert()] * 3), ICMP(), Raw(b"hello"))
+
+
 @cache
 def seeds() -> tuple[Item, ...]:
-    return (*_good(), *((case.offload, case.frame) for case in test_drops.ALL))
+    crafted = ((case.offload, case.frame) for case in test_drops.ALL)
+    return (*_good(), *((offload(), data) for data in _beside_flows()), *crafted)
 
 
 def mutate(rng: random.Random, item: Item) -> Item:

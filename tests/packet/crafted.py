@@ -33,6 +33,14 @@ def transport(protocol: str, **fields: Any) -> Packet:
     return TCP(**fields) if protocol == "tcp" else UDP(**fields)
 
 
+def raw(*layers: object) -> bytes:
+    """A frame to the node with these layers in it."""
+    packet = ethernet()
+    for layer in layers:
+        packet /= layer
+    return bytes(packet)
+
+
 def frame(
     family: int, protocol: str, payload: bytes = b"hello", port: int = 84, **ip_fields: Any
 ) -> bytes:

@@ -5,13 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from scapy.layers.inet import ICMP, TCP, UDP
-from scapy.layers.inet6 import (
-    IPv6ExtHdrDestOpt,
-    IPv6ExtHdrFragment,
-    IPv6ExtHdrHopByHop,
-    IPv6ExtHdrRouting,
-)
+from scapy.layers.inet import ICMP, TCP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 from scapy.packet import Raw
 
@@ -27,11 +22,11 @@ from tests.packet.crafted import (
     GSO_UDP,
     GSO_UDP_L4,
     NEEDS_CSUM,
-    ethernet,
     frame,
     ip,
     mended,
     offload,
+    raw,
 )
 from tests.packet.memory import published
 
@@ -61,13 +56,6 @@ def patch(data: bytes, at: int, replacement: bytes) -> bytes:
 def ipv4_patch(at: int, replacement: bytes) -> bytes:
     """Change the IPv4 header and make its checksum right again."""
     return mended(patch(TCP4, 14 + at, replacement))
-
-
-def raw(*layers: object) -> bytes:
-    packet = ethernet()
-    for layer in layers:
-        packet /= layer
-    return bytes(packet)
 
 
 FRAMES = [
@@ -114,20 +102,25 @@ FRAMES = [
     Case("no_vip", "IPv6", frame(6, "tcp", dst="2001:db8::11")),
     Case("no_vip", "the VIP is the source", frame(4, "tcp", src="192.0.2.10", dst="198.51.100.7")),
     Case("no_vip", "a fragment for somebody else", frame(4, "tcp", dst="192.0.2.11", flags="MF")),
-    Case("fragment", "first, IPv4", frame(4, "udp", flags="MF")),
-    Case("fragment", "middle, IPv4", frame(4, "udp", flags="MF", frag=100)),
-    Case("fragment", "last, IPv4", frame(4, "udp", frag=100)),
-    Case("fragment", "last with DF, IPv4", frame(4, "udp", flags="DF", frag=1)),
-    Case("fragment", "first, IPv6", raw(ip(6), IPv6ExtHdrFragment(m=1), UDP(dport=84))),
-    Case("fragment", "last, IPv6", raw(ip(6), IPv6ExtHdrFragment(offset=9), Raw(bytes(64)))),
-    Case("extension_header", "hop-by-hop", raw(ip(6), IPv6ExtHdrHopByHop(), TCP(dport=84))),
-    Case("extension_header", "destination", raw(ip(6), IPv6ExtHdrDestOpt(), TCP(dport=84))),
-    Case("extension_header", "routing", raw(ip(6), IPv6ExtHdrRouting(), TCP(dport=84))),
+    Case("fragment", "an echo request's first", raw(ip(4, flags="MF"), ICMP(), Raw(bytes(64)))),
+    Case("fragment", "an echo request's last", raw(ip(4, proto=1, frag=9), Raw(bytes(64)))),
+    Case(
+        "fragment",
+        "an echo request's first, IPv6",
+        raw(ip(6), IPv6ExtHdrFragment(m=1), ICMPv6EchoRequest(data=bytes(64))),
+    ),
+    Case(
+        "fragment",
+        "an echo request's last, IPv6",
+        raw(ip(6), IPv6ExtHdrFragment(offset=9, nh=58), Raw(bytes(64))),
+    ),
+    Case("unsupported_protocol", "a later fragment", raw(ip(4, proto=47, frag=9), Raw(bytes(64)))),
+    Case("bad_ip_header", "a fragment that ends behind 65,535", ipv4_patch(6, b"\x1f\xff")),
     *[
         Case("extension_header", f"next header {n}", raw(ip(6, nh=n), Raw(bytes(64))))
         for n in (51, 135, 139, 140)
     ],
-    Case("unsupported_protocol", "ICMP", raw(ip(4), ICMP())),
+    Case("unsupported_protocol", "ICMP that asks nothing", raw(ip(4), ICMP(type=13))),
     Case(
         "unsupported_protocol", "hop-by-hop's number in IPv4", raw(ip(4, proto=0), Raw(bytes(64)))
     ),
@@ -339,7 +332,7 @@ def test_worker_died_counts_what_the_last_one_held(make_bench: BenchMaker) -> No
     before = node.tables.totals()
     node.worker.forward(TCP4)  # in a TX ring, not accepted, not counted
     node.worker.close()
-    node.worker = ring.Worker(0, *node.tables.files())
+    node.workers = [ring.Worker(0, *node.tables.files())]
     node.worker.recover()
     node.worker.recover()  # and it is counted once
     node.assert_dropped(node.outcome(before, 1), "worker_died")
@@ -347,6 +340,18 @@ def test_worker_died_counts_what_the_last_one_held(make_bench: BenchMaker) -> No
 
 # Reached by packets in a receive ring (test_receive.py), or only with a kernel (topology tests).
 ELSEWHERE = {"cut_by_ring", "other_host", "tx_refused"}
+# What is answered, waits, or belongs to a flow: rooms of their own.
+OTHER_ROOMS = {
+    "too_big",  # test_too_big.py
+    "rejected",  # test_reject.py
+    "icmp_unmatched",  # test_icmp_errors.py
+    "fragment_unmatched",  # test_fragments.py
+    "fragment_no_room",
+    "echo_refused",  # test_echo.py
+    "echo_answered",
+    "rate_limited",
+    "extension_header",  # test_extensions.py, and here
+}
 # What the state or the TX ring decides: the tests above.
 BY_STATE: dict[str, Callable[..., None]] = {
     "no_backend": test_no_backend,
@@ -359,5 +364,5 @@ BY_STATE: dict[str, Callable[..., None]] = {
 
 
 def test_every_reason_has_a_test() -> None:
-    here = {case.reason for case in ALL} | set(BY_STATE) | {"too_big"}  # test_forward.py
-    assert here | ELSEWHERE == set(ring.DROP_REASONS[1:])
+    here = {case.reason for case in ALL} | set(BY_STATE)
+    assert here | OTHER_ROOMS | ELSEWHERE == set(ring.DROP_REASONS[1:])

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from lbfwd.tables import Count
-from tests.oracle import encap
+from tests.oracle import answer, encap
 from tests.packet import bench
 from tests.packet.bench import VIP4, VIP6, Bench, BenchMaker
 from tests.packet.crafted import ethernet, frame, ip, transport
@@ -108,10 +108,8 @@ def test_the_exact_mtu_boundary(node: Bench, inner: int, outer: int) -> None:
     largest = bench.MTU - OVERHEAD[outer]
     headers = (20 if inner == 4 else 40) + 8
     fits = frame(inner, "udp", payload=bytes(largest - headers), port=80 + outer)
-    over = frame(inner, "udp", payload=bytes(largest - headers + 1), port=80 + outer)
     assert len(node.wrapped(fits)[1]) == 14 + bench.MTU
-    check(node, fits)
-    node.assert_dropped(node.forward(over), "too_big")
+    check(node, fits)  # one byte more: test_too_big.py
 
 
 def test_each_path_has_its_own_mtu(make_bench: BenchMaker) -> None:
@@ -121,11 +119,13 @@ def test_each_path_has_its_own_mtu(make_bench: BenchMaker) -> None:
     )
     tried = set()
     for port in range(60):
-        head = ethernet() / ip(4) / UDP(sport=1000 + port, dport=84)
+        head = ethernet() / ip(4, flags="DF") / UDP(sport=1000 + port, dport=84)
         hop = node.choose(bytes(head))[2]
         room = hop.mtu - OVERHEAD[4] - 28
         check(node, bytes(head / Raw(bytes(room))))
-        node.assert_dropped(node.forward(bytes(head / Raw(bytes(room + 1)))), "too_big")
+        over = bytes(head / Raw(bytes(room + 1)))
+        told = answer.too_big(over, hop.mtu - OVERHEAD[4])
+        node.assert_answered(node.forward(over), "too_big", told, "too_big_sent")
         tried.add(hop.mtu)
     assert tried == {1211, 1212, 1213}
 
@@ -135,7 +135,9 @@ def test_an_mtu_below_the_overhead_is_no_way_out(make_bench: BenchMaker) -> None
     node = make_bench(
         bench.forwarding([bench.service(VIP4, "udp", 84, "p")], [bench.pool("p", members)])
     )
-    node.assert_dropped(node.forward(frame(4, "udp", payload=b"")), "too_big")
+    data = frame(4, "udp", payload=b"")
+    told = answer.too_big(data, 68)  # no IPv4 link has less: RFC 791
+    node.assert_answered(node.forward(data), "too_big", told, "too_big_sent")
 
 
 # ---- services ----

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 from scapy.utils import checksum
 
-from tests.oracle import segment
+from tests.oracle import answer, fragments, segment
 from tests.packet import bench
 from tests.packet.bench import MTU, Bench, BenchMaker
 from tests.packet.crafted import (
@@ -224,11 +224,27 @@ def test_padding_behind_a_super_frame_is_cut(node: Bench, family: int) -> None:
 def test_segments_and_the_mtu(node: Bench, inner: int, outer: int) -> None:
     """The largest segment decides, and then none is sent: one counter for the one frame."""
     largest = MTU - OVERHEAD[outer] - IP_BYTES[inner] - 20
-    frame, finished = tcp_super(inner, 2 * largest, dport=80 + outer)
+    fields = {"flags": "DF"} if inner == 4 else {}
+    frame, finished = tcp_super(inner, 2 * largest, fields, dport=80 + outer)
     check_tcp(node, inner, largest, frame, finished)
-    frame, _finished = tcp_super(inner, 2 * largest + 2, dport=80 + outer)
+    frame, _finished = tcp_super(inner, 2 * largest + 2, fields, dport=80 + outer)
     outcome = node.forward(frame, offload=gso(inner, largest + 1))
-    node.assert_dropped(outcome, "too_big")
+    told = answer.too_big(frame, MTU - OVERHEAD[outer])
+    node.assert_answered(outcome, "too_big", told, "too_big_sent")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_segments_that_may_be_fragmented_are(node: Bench, protocol: str) -> None:
+    """IPv4 without DF: segmented first, then each segment is split like a packet of its own."""
+    payload = bytes(n * 7 & 0xFF for n in range(4000))
+    frame, meta, finished = unfinished(4, protocol, payload, {"id": 77})
+    kind = {"tcp": GSO_TCPV4, "udp": GSO_UDP_L4}[protocol]
+    meta = meta[:1] + bytes([kind]) + meta[2:4] + (1460).to_bytes(2, "little") + meta[6:]
+    segments = getattr(segment, protocol)(finished, 1460)
+    parts = [part for whole in segments for part in fragments.split(whole, MTU - OVERHEAD[4])]
+    assert len(parts) == 2 * 2 + 1, "the last segment fits"
+    outcome = node.forward(frame, offload=meta)
+    node.assert_forwarded(frame, outcome, parts, {"packet_split": 2})
 
 
 def test_a_large_size_is_no_matter_when_the_payload_is_small(node: Bench) -> None:

@@ -1,5 +1,6 @@
 """Whatever comes in, the worker lives, and every packet ends in exactly one counter."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,18 +22,29 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     node.close()
 
 
+ANSWERS = ("too_big_sent", "reset_sent", "unreachable_sent")
+WHILE_MS = 600  # longer than a fragment waits for its first
+clock = itertools.count(1_000_000, 2 * WHILE_MS)
+
+
 def check_counters(node: Bench, header: bytes, data: bytes) -> None:
-    outcome = node.forward(data, offload=header)
+    now = next(clock)
+    before, seen = node.tables.totals(), node.tables.slot(0).seen
+    node.worker.forward(data, header, now)
+    node.worker.forward(b"", now_ms=now + WHILE_MS)  # truncated; what was held is dropped
+    outcome = node.outcome(before, seen)
     dropped = sum(outcome.drops.values())
+    answered = sum(outcome.events.get(name, 0) for name in ANSWERS)
+    assert outcome.drops["truncated"] >= 1
     assert outcome.seen == outcome.forwarded + dropped
     assert outcome.forwarded == sum(c.packets for c in outcome.backends.values())
-    assert outcome.forwarded == len(outcome.frames)
-    is_super_frame = header[1] != 0
-    if is_super_frame and outcome.forwarded:
-        assert set(outcome.drops) <= {"tx_ring_full"}
-    elif not is_super_frame:
-        assert outcome.seen == 1, "one frame, one counter"
-        assert len(outcome.drops) + len(outcome.services) == 1
+    answered += outcome.drops.get("echo_answered", 0)
+    assert len(outcome.frames) == outcome.forwarded + answered
+    assert answered <= 1
+    if header[1] and outcome.forwarded:
+        assert set(outcome.drops) <= {"truncated", "tx_ring_full"}
+    elif not header[1] and "packet_split" not in outcome.events:
+        assert outcome.seen == 2, "one frame, one counter"
     for sent in outcome.frames:
         assert len(sent) <= 14 + bench.MTU
 

@@ -38,7 +38,7 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 # ---- files ----
 
 
-def refused(slot: int, files: tuple[int, int, int]) -> None:
+def refused(slot: int, files: tuple[int, ...]) -> None:
     with pytest.raises(OSError, match="worker: map the shared state: Bad message") as caught:
         ring.Worker(slot, *files)
     assert caught.value.errno == errno.EBADMSG
@@ -56,12 +56,46 @@ def test_a_control_file_of_another_kind(tables: Tables, field: str, change: int)
 
 
 def test_a_short_control_file(tables: Tables) -> None:
-    control, arena, counters = tables.files()
+    control, *others = tables.files()
     for size in (0, 1, shared.CONTROL_BYTES - 1):
         short = os.memfd_create("lbfwd-test")
         os.write(short, os.pread(control, size, 0))
-        refused(0, (short, arena, counters))
+        refused(0, (short, *others))
         os.close(short)
+
+
+@pytest.mark.parametrize("field", ["magic", "abi", "workers", "buckets"])
+def test_a_flows_file_of_another_kind(tables: Tables, field: str) -> None:
+    """More workers or buckets than the file has room for, or none; another kind or version."""
+    fd = tables.files()[3]
+    whole = os.pread(fd, ffi.sizeof("struct lbfwd_flows_header"), 0)
+    for value in (0, 2**32 - 1):
+        header = ffi.new("struct lbfwd_flows_header *")
+        ffi.memmove(header, whole, len(whole))
+        setattr(header, field, value)
+        os.pwrite(fd, bytes(ffi.buffer(header)), 0)
+        refused(0, tables.files())
+    os.pwrite(fd, whole, 0)
+    ring.Worker(0, *tables.files()).close()
+
+
+def test_a_short_flows_file(tables: Tables) -> None:
+    *others, flows = tables.files()
+    whole = os.pread(flows, os.fstat(flows).st_size, 0)
+    for size in (0, 1, len(whole) - 1):
+        short = os.memfd_create("lbfwd-test")
+        os.write(short, whole[:size])
+        refused(0, (*others, short))
+        os.close(short)
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "buckets"), [(8, 1, 1), (64, 0, 1), (64, 65, 1), (64, 1, 0)]
+)
+def test_impossible_flow_tables_are_not_made(size: int, workers: int, buckets: int) -> None:
+    with pytest.raises(OSError, match="initialize the flow tables failed") as caught:
+        shared.init_flows(bytearray(size), workers, buckets)
+    assert caught.value.errno == errno.EINVAL
 
 
 def test_counters_that_do_not_hold_the_slot(tables: Tables) -> None:
@@ -70,9 +104,10 @@ def test_counters_that_do_not_hold_the_slot(tables: Tables) -> None:
 
 
 def test_descriptors_that_are_no_files(tables: Tables) -> None:
-    control, arena, _counters = tables.files()
-    refused(0, (999, arena, 999))
-    refused(0, (control, arena, 999))
+    control, arena, counters, _flows = tables.files()
+    refused(0, (999, arena, 999, 999))
+    refused(0, (control, arena, 999, 999))
+    refused(0, (control, arena, counters, 999))
 
 
 def test_an_arena_shorter_than_it_says(node: Bench) -> None:
@@ -150,6 +185,7 @@ CORRUPTIONS: dict[str, Callable[[Published], None]] = {
     "a sum that wraps": set_to("backends", "path_first", 2**32 - 1),
     "too many paths": set_to("backends", "path_count", 65535),
     "no such TX ring": set_to("paths", "tx", ring.MAX_TX),
+    "33 bits of entropy": set_to("paths", "entropy_bits", 33),
     **{
         f"an outer header of {n} bytes": set_to("paths", "header_len", n)
         for n in (0, 37, 39, 57, 59, 255)
@@ -260,13 +296,14 @@ def test_aligned(size: int) -> None:
 
 
 def test_a_full_probe_table_is_an_error() -> None:
-    vips = [ip_address(n + 1) for n in range(4)]
-    assert len(shared.pack_vips(vips[:3], 4)) == 4 * ffi.sizeof("struct lbfwd_vip")
+    vips = dict.fromkeys((ip_address(n + 1) for n in range(4)), ("tcp", 80))
+    three, one = dict([*vips.items()][:3]), dict([*vips.items()][:1])
+    assert len(shared.pack_vips(three, 4)) == 4 * ffi.sizeof("struct lbfwd_vip")
     with pytest.raises(OSError, match="insert a VIP failed") as caught:
         shared.pack_vips(vips, 4)
     assert caught.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="insert a VIP failed") as caught:
-        shared.pack_vips(vips[:1], 3)
+        shared.pack_vips(one, 3)
     assert caught.value.errno == errno.EINVAL
 
 
@@ -274,15 +311,18 @@ def test_every_vip_is_in_the_table_once() -> None:
     vips = [ip_address(0x0A000000 + n) for n in range(50)]
     vips += [ip_address((0xFD << 120) + n) for n in range(50)]
     slots = shared.hash_slots(len(vips))
-    rows = ffi.from_buffer("struct lbfwd_vip[]", shared.pack_vips(vips, slots))
+    echo = {vip: ("udp", number) for number, vip in enumerate(vips)}
+    rows = ffi.from_buffer("struct lbfwd_vip[]", shared.pack_vips(echo, slots))
     found = {
-        row.id: (row.family, bytes(ffi.buffer(row.address))) for row in rows if row.family != 0
+        row.id: (row.family, bytes(ffi.buffer(row.address)), row.echo_protocol, row.echo_port)
+        for row in rows
+        if row.family != 0
     }
-    assert found == {n: (v.version, v.packed.ljust(16, b"\0")) for n, v in enumerate(vips)}
+    assert found == {n: (v.version, v.packed.ljust(16, b"\0"), 17, n) for n, v in enumerate(vips)}
 
 
 def test_a_service_is_packed_as_given() -> None:
-    row = shared.ServiceRow(3, "udp", 53, "source", 9, 4, 6400, 12800, 251)
+    row = shared.ServiceRow(3, "udp", 53, "source", 9, 4, 6400, 12800, 251, 7, "reject")
     (packed,) = [
         r
         for r in ffi.from_buffer("struct lbfwd_service[]", shared.pack_services([row], 4))
@@ -291,21 +331,23 @@ def test_a_service_is_packed_as_given() -> None:
     assert (packed.vip, packed.protocol, packed.port, packed.affinity) == (3, 17, 53, 1)
     assert (packed.counter, packed.members, packed.members_offset) == (9, 4, 12800)
     assert (packed.table_offset, packed.table_size) == (6400, 251)
+    assert (packed.pool, packed.empty) == (7, 1)
 
 
 def test_the_layouts_are_what_other_sessions_rely_on() -> None:
     """A changed size or place is another ABI: LBFWD_ABI must change with it."""
     sizes = {
         name: ffi.sizeof(f"struct lbfwd_{name}")
-        for name in ("vip", "service", "backend", "path", "snapshot", "slot")
+        for name in ("vip", "service", "backend", "path", "snapshot", "slot", "flow_entry")
     }
     assert sizes == {
         "vip": 32,
-        "service": 40,
+        "service": 48,
         "backend": 16,
         "path": 64,
-        "snapshot": 80,
+        "snapshot": 104,
         "slot": 448,
+        "flow_entry": 16,
     }
     assert ffi.offsetof("struct lbfwd_control", "published") == 32
     assert ffi.offsetof("struct lbfwd_control", "slots") % UNIT == 0

@@ -362,7 +362,7 @@ def test_a_successor_counts_on(make_bench: BenchMaker) -> None:
     node: Bench = make_bench(state(11))
     node.forward(TCP4)
     node.worker.close()
-    node.worker = ring.Worker(0, *node.tables.files())
+    node.workers[0] = ring.Worker(0, *node.tables.files())
     node.worker.add_tx(0, -1, ring.tx_geometry(64, bench.MTU))
     node.assert_forwarded(TCP4, node.forward(TCP4), [TCP4[14:]])
     assert node.tables.totals().services[WEB.name].packets == 2

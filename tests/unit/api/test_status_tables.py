@@ -57,3 +57,8 @@ def test_backends_show_share_state_and_next_hop() -> None:
 def test_only_reasons_that_happened_are_printed() -> None:
     assert row("fragment") == ["fragment", "17"]
     assert not any("not_ip" in line for line in printed())
+
+
+def test_only_events_that_happened_are_printed() -> None:
+    assert row("flow_new") == ["flow_new", "23"]
+    assert not any("reset_sent" in line for line in printed())

@@ -114,4 +114,5 @@ def status() -> Status:
             ),
         ),
         drops={"not_ip": 0, "fragment": 17},
+        events={"flow_new": 23, "reset_sent": 0},
     )

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from lbfwd.config import parse
-from lbfwd.config.model import Backend, Health, Node, Pool, Service, Workers
+from lbfwd.config.model import Backend, Flows, Health, Node, Pool, Service, Workers
 
 FILE = Path(__file__).parents[3] / "deploy" / "lbfwd.toml"
 EXAMPLE = FILE.read_text()
@@ -23,12 +23,14 @@ def test_it_is_valid() -> None:
 
 def test_commented_keys_show_the_defaults() -> None:
     assert uncommented().count("\nflows = ") == 1
-    assert parse(uncommented(), "f", hash_key=KEY) == parse(EXAMPLE, "f", hash_key=KEY)
+    shown = uncommented().replace("\nsource_entropy = ", "\n# source_entropy = ")  # off by default
+    assert parse(shown, "f", hash_key=KEY) == parse(EXAMPLE, "f", hash_key=KEY)
+    parse(uncommented(), "f", hash_key=KEY)
 
 
 def test_every_key_is_there() -> None:
     keys = {"hash_key", "hash_key_file"}
-    for table in (Node, Workers, Pool, Backend, Health, Service):
+    for table in (Node, Workers, Flows, Pool, Backend, Health, Service):
         keys |= set(table.model_fields)
     keys -= {"health"}  # a table: [pool.health]
     shown = set(re.findall(r"(\w+) = ", EXAMPLE))

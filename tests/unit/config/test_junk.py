@@ -17,7 +17,7 @@ KEYS = [
     "hash_key", "hash_key_file", "node", "workers", "pool", "service", "name", "interfaces",
     "source", "cpus", "ring", "rx_ring_mib", "rx_block_kib", "tx_ring_frames", "flows", "fanout",
     "table_size", "backends", "health", "type", "address", "weight", "vip", "protocol", "port",
-    "affinity", "nonsense", "",
+    "affinity", "tcp_idle_s", "echo", "source_entropy", "empty", "nonsense", "",
 ]  # fmt: skip
 WORDS = [
     "web",
@@ -26,6 +26,7 @@ WORDS = [
     "none",
     "10.0.0.1",
     "192.0.2.1",
+    "192.0.2.0/24",
     "::ffff:1.2.3.4",
     "fe80::1%x",
     "é\x7f",

@@ -84,6 +84,27 @@ def test_what_is_missing_is_named(changes, reason):
     assert (found.hops, found.reason) == ((), reason)
 
 
+@pytest.mark.parametrize(
+    ("version", "route", "path", "mtu"),
+    [
+        (4, 0, 0, 1500),
+        (4, 0, 1400, 1400),  # learned
+        (4, 1400, 1400, 1400),  # the route's
+        (4, 1400, 1300, 1300),
+        (4, 0, 9000, 1500),  # no more than the link
+        (4, 0, 552, 576),  # not believed
+        (4, 552, 552, 552),  # set by the operator
+        (4, 400, 300, 400),
+        (6, 0, 1200, 1280),
+        (6, 0, 1279, 1280),
+    ],
+)
+def test_the_mtu_is_the_least_of_link_route_and_what_was_learned(version, route, path, mtu):
+    view = View({2: E0}, {(2, version): TO}, {(2, GATEWAY): STALE})
+    found = resolution(Route(((2, GATEWAY),), route, path), version, None, view)
+    assert [hop.mtu for hop in found.hops] == [mtu]
+
+
 class OldKernel:
     """Neighbours of a kernel before 5.16: NDA_FLAGS_EXT is ignored, NTF_USE resolves."""
 

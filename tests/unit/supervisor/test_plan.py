@@ -23,6 +23,15 @@ def test_equal_configurations_change_nothing() -> None:
         ('"eth0"', '"eth0", "eth1"', "node.interfaces: [eth0] -> [eth0, eth1]"),
         ('"lb1"', '"lb2"', "node.name: lb1 -> lb2"),
         ("251", "257", 'pool "web".table_size: 251 -> 257'),
+        ("[[pool]]", "[flows]\nudp_idle_s = 7\n[[pool]]", "flows.udp_idle_s: 120 -> 7"),
+        ('"lb1"', '"lb1"\necho = "drop"', "node.echo: reply -> drop"),
+        ('"lb1"', '"lb1"\nouter_df = false', "node.outer_df: True -> False"),
+        (
+            '"lb1"',
+            '"lb1"\nsource_entropy = ["10.99.0.0/16"]',
+            "node.source_entropy: [] -> [10.99.0.0/16]",
+        ),
+        ("port = 80", 'port = 80\nempty = "reject"', 'service "http".empty: drop -> reject'),
         ('name = "any"', 'name = "all"', 'service "any": present -> absent'),
         ('name = "any"', 'name = "all"', 'service "all": absent -> present'),
     ],
@@ -50,6 +59,7 @@ def test_a_secret_changes_without_being_shown() -> None:
         ("cpus = [0]", "workers.cpus"),
         ('cpus = [0, 1]\nring = "v2"', "workers.ring"),
         ("cpus = [0, 1]\nbusy_poll_us = 50", "workers.busy_poll_us"),
+        ("cpus = [0, 1]\nflows = 2048", "workers.flows"),
         ("cpus = [0, 1]\nqdisc_bypass = true", "workers.qdisc_bypass"),
     ],
 )
@@ -73,6 +83,10 @@ def test_a_refusal_names_old_and_new_value() -> None:
         ('"lb1"', '"lb2"'),
         ('["eth0"]', '["eth0"]\nsource = ["10.0.0.254"]'),
         ("000102030405060708090a0b0c0d0e0f", "f" * 32),
+        ("[[pool]]", "[flows]\ntcp_idle_s = 7\n[[pool]]"),
+        ('"lb1"', '"lb1"\necho = "backend"\nouter_df = false'),
+        ('"lb1"', '"lb1"\nsource_entropy = ["10.99.0.0/16"]'),
+        ("port = 80", 'port = 80\nempty = "reject"'),
     ],
 )
 def test_the_rest_is_reloadable(old: str, new: str) -> None:

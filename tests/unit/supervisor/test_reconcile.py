@@ -357,6 +357,20 @@ def test_an_alarm_in_the_middle_of_a_pass_is_not_lost() -> None:
     assert asyncio.run(scenario())
 
 
+def test_a_cancellation_is_not_lost_to_an_alarm_at_the_same_time() -> None:
+    async def scenario() -> bool:
+        alarm = Alarm()
+        waiting = asyncio.create_task(alarm.wait(60))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        alarm.ring()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        return waiting.cancelled()
+
+    assert asyncio.run(scenario())
+
+
 def test_constant_alarms_do_not_keep_the_periodic_check_away(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from ipaddress import ip_address
 
+import pytest
+
+from lbfwd.forwarding import Forwarding
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.state import derive
 from tests.unit.supervisor.build import config, hop, link, resolved
@@ -16,6 +19,55 @@ def test_services_keep_what_was_configured() -> None:
     assert (http.name, str(http.vip), http.protocol, http.port) == ("http", "192.0.2.10", "tcp", 80)
     assert (http.affinity, http.pool) == ("5-tuple", "web")
     assert (str(any_port.vip), any_port.port, any_port.affinity) == ("2001:db8::10", 0, "source")
+
+
+def test_what_becomes_of_packets_is_passed_on() -> None:
+    forwarding = derive(
+        config(
+            ("[[pool]]", "[flows]\ntcp_idle_s = 1\ntcp_closing_s = 2\n"
+             "udp_idle_s = 3\nunconfirmed_s = 4\n[[pool]]"),
+            ('"lb1"', '"lb1"\necho = "backend"'),
+            ("port = 80", 'port = 80\nempty = "reject"'),
+        ), {}, {}
+    ).forwarding  # fmt: skip
+    times = forwarding.flow_times
+    assert (times.tcp_idle_s, times.tcp_closing_s) == (1, 2)
+    assert (times.udp_idle_s, times.unconfirmed_s) == (3, 4)
+    assert forwarding.echo == "backend"
+    assert [service.empty for service in forwarding.services] == ["reject", "drop"]
+
+
+def test_the_defaults_of_forwarding_are_those_of_the_configuration() -> None:
+    forwarding = derive(config(), {}, {}).forwarding
+    bare = Forwarding(forwarding.hash_key, forwarding.services, forwarding.pools)
+    assert (forwarding.flow_times, forwarding.echo) == (bare.flow_times, bare.echo)
+
+
+@pytest.mark.parametrize("df", [True, False])
+def test_df_of_the_outer_header_is_configured(df: bool) -> None:
+    text = ('"lb1"', f'"lb1"\nouter_df = {str(df).lower()}')
+    found = {A: resolved(hop("10.0.0.253", ETH1))}
+    (pool,) = derive(config(text), found, {3: 0}).forwarding.pools
+    assert pool.members[0].paths[0].may_fragment is not df
+
+
+def test_the_outer_source_comes_from_the_prefix_of_its_family() -> None:
+    prefixes = ('"lb1"', '"lb1"\nsource_entropy = ["10.99.0.0/20", "2001:db8:99::/64"]')
+    six = ("10.0.0.2", "2001:db8::2")
+    found = {
+        A: resolved(hop("10.0.0.253", ETH1)),
+        ip_address(six[1]): resolved(hop(six[1], ETH1)),
+    }
+    (pool,) = derive(config(prefixes, six), found, {3: 0}).forwarding.pools
+    four, other = (member.paths[0] for member in pool.members)
+    assert (str(four.source), four.entropy_bits) == ("10.99.0.0", 12)
+    assert (str(other.source), other.entropy_bits) == ("2001:db8:99::", 32)
+    (only4,) = derive(config(('"lb1"', '"lb1"\nsource_entropy = ["2001:db8:99::/64"]')),
+                      found, {3: 0}).forwarding.pools  # fmt: skip
+    assert (str(only4.members[0].paths[0].source), only4.members[0].paths[0].entropy_bits) == (
+        "10.0.0.254",
+        0,
+    )
 
 
 def test_the_hash_key_is_passed_on() -> None:

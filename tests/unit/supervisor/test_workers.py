@@ -39,7 +39,7 @@ class FakeTables:
     stuck: set[int] = field(default_factory=set)
     beats: Iterator[int] = field(default_factory=itertools.count)
 
-    def files(self) -> tuple[int, int, int]:
+    def files(self) -> tuple[int, ...]:
         return self.fds
 
     def slot(self, number: int) -> SlotView:

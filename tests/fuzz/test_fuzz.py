@@ -1,0 +1,124 @@
+"""The fuzz targets on the corpus, and for a while on what they make of it."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import config_fuzz, state
+from tests.fuzz.building import HERE, ROOT, build
+
+CORPUS = HERE / "corpus"
+LONGEST = 16000  # bytes of an input
+SPARE_S = 60  # beyond the time that was asked for
+CONFIG_SEED = 20
+
+pytestmark = pytest.mark.fuzz
+
+
+@dataclass(frozen=True)
+class Target:
+    """The packet path's target, and the directory of the state that it forwards with."""
+
+    program: Path
+    directory: Path
+
+    def run(
+        self, *arguments: str, timeout_s: float = SPARE_S
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(self.program), f"-artifact_prefix={self.directory}/", *arguments],
+            env=os.environ | {"LBFWD_FUZZ_STATE": str(self.directory)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    directory = tmp_path_factory.mktemp("path")
+    program = build("path", directory, "fuzzer,address,undefined")
+    tables = state.publish(directory)
+    yield Target(program, directory)
+    tables.close(unlink=True)
+
+
+def executions(output: str) -> int:
+    (count,) = re.findall(r"^Done (\d+) runs", output, re.M)
+    return int(count)
+
+
+def test_the_corpus(target: Target) -> None:
+    files = list(CORPUS.iterdir())
+    done = target.run("-runs=0", str(CORPUS))
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert executions(done.stderr) >= len(files) > 50
+
+
+def test_the_packet_path(target: Target, fuzz_seconds: int, tmp_path: Path) -> None:
+    grown = shutil.copytree(CORPUS, tmp_path / "corpus")
+    limits = [f"-max_total_time={fuzz_seconds}", f"-max_len={LONGEST}"]
+    done = target.run(*limits, str(grown), timeout_s=fuzz_seconds + SPARE_S)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert executions(done.stderr) > 1000
+
+
+def test_the_configuration(fuzz_seconds: int) -> None:
+    summary = config_fuzz.fuzz(fuzz_seconds, CONFIG_SEED)
+    assert summary["executions"] > 200
+    assert summary["accepted"] > 20
+    assert summary["rules"] > 20
+
+
+# ---- the invariants themselves: a checker that accepts everything would find nothing ----
+
+WRONG = {
+    "a frame counted twice": (
+        "_ring.c",
+        "        tx_count_drop(w->counters, reason, 1);\n}",
+        "        tx_count_drop(w->counters, reason, 2);\n}",
+    ),
+    "an outer length off by one": (
+        "_encap.h",
+        "(uint16_t)(ip_length + IPV4_BYTES + GRE_BYTES)",
+        "(uint16_t)(ip_length + IPV4_BYTES + GRE_BYTES + 1)",
+    ),
+    "a segment with the checksum of the super-frame": (
+        "_segment.h",
+        "    memset(tcp + 16, 0, 2);\n",
+        "    return;\n    memset(tcp + 16, 0, 2);\n",
+    ),
+    "a fragment with the offset of another": ("_split.h", "+ from / 8)", "+ from / 8 + 1)"),
+    "an error that quotes too much": ("_reply.h", "ICMP6_MOST 1280", "ICMP6_MOST 1296"),
+    "a reset with a wrong checksum": (
+        "_reply.h",
+        "    tcp[13] = TCP_RST;",
+        "    tcp[14] = TCP_RST;",
+    ),
+    "a packet larger than the tunnel": ("_emit.h", "if (UNLIKELY(length > mtu))", "if (0)"),
+    "a byte behind the frame": ("_bytes.h", "cursor->left < n", "cursor->left + 1 < n"),
+}
+COPIED = ("lbfwd", "tests/fuzz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_path_is_noticed(what: str, tmp_path: Path, target: Target) -> None:
+    """The corpus alone shows each of these."""
+    file, old, new = WRONG[what]
+    for name in COPIED:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "*.py"))
+    broken = tmp_path / "lbfwd" / file
+    text = broken.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{old!r} must stand in {file} once"
+    broken.write_text(text.replace(old, new), encoding="utf-8")
+    program = build("path", tmp_path, "fuzzer,address,undefined", tmp_path)
+    done = Target(program, target.directory).run("-runs=0", str(CORPUS))
+    assert done.returncode != 0
