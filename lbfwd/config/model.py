@@ -184,8 +184,8 @@ class Workers(_Table):
     ``rx_block_kib`` is at least 128, so that a 64 KiB super-frame and its headers fit into a
     block. Every ``rx_retire_ms`` a block is handed over however full it is: the number of blocks
     times that is how long packets can wait for a worker (512 ms by default, more than it takes to
-    replace one that died); ``flows`` is how many live flows one worker can remember (in effect with the flow
-    table, which this version does not have yet).
+    replace one that died). ``flows`` is how many live flows one worker can remember (in effect
+    with the flow table, which this version does not have yet).
     """
 
     cpus: Annotated[

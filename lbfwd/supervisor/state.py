@@ -1,6 +1,7 @@
 """From configuration and network to the forwarding state. Pure."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lbfwd.config import Backend, Config, IPAddress, Pool, Service
@@ -8,6 +9,7 @@ from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceSta
 from lbfwd.net.resolve import NextHop, Resolution
 
 ANY_PORT = 0
+MOST_PATHS = 64  # of one backend; about: every hop of its route has one
 UNKNOWN = Resolution(hops=(), reason="not looked up yet")
 
 BackendKey = tuple[str, str]
@@ -64,6 +66,7 @@ def _pool(
 
 
 def _member(backend: Backend, resolution: Resolution, tx: Mapping[int, int]) -> Member:
+    hops = _sendable(resolution, tx)
     paths = tuple(
         PathSpec(
             src_mac=hop.link.mac,
@@ -73,9 +76,20 @@ def _member(backend: Backend, resolution: Resolution, tx: Mapping[int, int]) -> 
             tx=tx[hop.link.ifindex],
             mtu=hop.mtu,
         )
-        for hop in _sendable(resolution, tx)
+        for hop in hops_by_weight(hops)
     )
     return Member(backend.name, backend.address, backend.weight, paths)
+
+
+def hops_by_weight(hops: Sequence[NextHop]) -> list[NextHop]:
+    """Return each hop as often as its share of a multipath route asks for, MOST_PATHS in all.
+
+    A flow's path is picked evenly among a backend's paths, so a share is a number of paths.
+    """
+    divisor = math.gcd(*(hop.weight for hop in hops))
+    total = sum(hop.weight for hop in hops) // divisor if hops else 0
+    scale = max(divisor, divisor * total / MOST_PATHS)
+    return [hop for hop in hops for _ in range(max(1, round(hop.weight / scale)))]
 
 
 def _sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:

@@ -69,7 +69,7 @@ def random_frame(dice: random.Random, src_mac: str, dst_mac: str) -> bytes:
 
 
 def test_random_flows_leave_as_the_oracles_say(tmp_path: Path) -> None:
-    dice = random.Random(20261124)  # noqa: S311 - reproducible, not secret
+    dice = random.Random(20261124)
     with running(tmp_path) as (stage, node):
         chooser = Chooser(expected_state(stage))
         macs = stage.mac(stage.client, "c0"), stage.mac(stage.node, "n0")
