@@ -7,6 +7,7 @@
 set -eu
 
 OLDEST="3, 11"
+POLICY=/usr/sbin/policy-rc.d # asked by package scripts before they start a daemon (invoke-rc.d(8))
 PYTHONS="python3 python3.14 python3.13 python3.12 python3.11"
 export PATH="$PATH:/usr/sbin:/sbin" # ordinary users lack them
 
@@ -93,11 +94,10 @@ clang_version() {
 
 install() {
     # A daemon that is only a tool of the tests must not start to serve on this machine.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then
-        trap "rm -f $policy" EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
+    if [ ! -e $POLICY ]; then
+        trap 'rm -f $POLICY' EXIT
+        printf '#!/bin/sh\nexit 101\n' >$POLICY
+        chmod 755 $POLICY
     fi
     echo "installing: $*"
     quietly apt-get install -y --no-install-recommends "$@"

@@ -85,31 +85,31 @@ class Forwarding:
     flow_times: FlowTimes = FlowTimes()
     echo: str = "reply"
 
-    def pool(self, name: str) -> PoolState:
-        """Return a pool by name. Raises KeyError."""
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        raise KeyError(name)
-
     def __repr__(self) -> str:
         """Leave the secret out."""
         return f"Forwarding({len(self.services)} services, {len(self.pools)} pools)"
 
 
-def fingerprint(forwarding: Forwarding, service: ServiceState) -> str:
-    """Return 16 hex digits that are equal on all nodes that would forward the service alike.
+def fingerprints(forwarding: Forwarding) -> dict[str, str]:
+    """Return, by service, 16 hex digits that are equal on all nodes that would forward it alike.
 
-    A BLAKE2b digest, keyed with the fleet's hash key, over what decides forwarding (DESIGN §4).
+    BLAKE2b digests, keyed with the fleet's hash key, over what decides forwarding: VIP, protocol,
+    port, affinity, and the digest of the pool: table size, and members by name with address and
+    weight in force.
     """
-    pool = forwarding.pool(service.pool)
-    facts = [
-        str(service.vip),
-        service.protocol,
-        service.port,
-        service.affinity,
-        pool.table_size,
-        sorted([m.name, str(m.address), m.effective_weight] for m in pool.members),
-    ]
-    text = json.dumps(facts, separators=(",", ":")).encode()
-    return hashlib.blake2b(text, key=forwarding.hash_key, digest_size=8).hexdigest()
+
+    def digest(*facts: object) -> str:
+        text = json.dumps(facts, separators=(",", ":")).encode()
+        return hashlib.blake2b(text, key=forwarding.hash_key, digest_size=8).hexdigest()
+
+    pools = {
+        pool.name: digest(
+            pool.table_size,
+            sorted([m.name, str(m.address), m.effective_weight] for m in pool.members),
+        )
+        for pool in forwarding.pools
+    }
+    return {
+        s.name: digest(str(s.vip), s.protocol, s.port, s.affinity, pools[s.pool])
+        for s in forwarding.services
+    }

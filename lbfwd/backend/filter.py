@@ -33,9 +33,9 @@ table {TABLE} {{
 \tset tunnel {{ type ifname; {_elements([f'"{name}"' for name in devices])} }}
 \tchain input {{
 \t\ttype filter hook input priority filter - 10; policy accept;
-\t\tmeta l4proto gre ip saddr @node4 counter accept comment "GRE from a node"
-\t\tmeta l4proto gre ip6 saddr @node6 counter accept comment "GRE from a node"
-\t\tmeta l4proto gre counter drop comment "GRE from a stranger"
+\t\tmeta l4proto 47 ip saddr @node4 counter accept comment "GRE from a node"
+\t\tmeta l4proto 47 ip6 saddr @node6 counter accept comment "GRE from a node"
+\t\tmeta l4proto 47 counter drop comment "GRE from a stranger"
 \t}}
 \tchain prerouting {{
 \t\ttype filter hook prerouting priority raw; policy accept;

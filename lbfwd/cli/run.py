@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from lbfwd.cli.ask import add_runtime_dir
+
 HELP = "Forward the VIPs' packets to their backends until SIGTERM or SIGINT."
 
 DEFAULT_CONFIG = "/etc/lbfwd/lbfwd.toml"
-DEFAULT_RUNTIME_DIR = "/run/lbfwd"
 _FLAG = "workers."
 
 
@@ -28,13 +29,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             **_argument(field.annotation),
         )
-
-
-def add_runtime_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says which lbfwd of this machine is meant."""
-    parser.add_argument(
-        "--runtime-dir", metavar="DIR", default=DEFAULT_RUNTIME_DIR, help="default: %(default)s"
-    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lbfwd.cli.run import add_runtime_dir
+from lbfwd.cli.ask import add_options, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,32 +17,22 @@ HELP = "Show what the running lbfwd does."
 _PLAIN_WIDTH = 200  # of a file or pipe, where nothing is cut to a screen
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    add_runtime_dir(parser)
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+configure = add_options
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
+    return ask(args, "GET", "/status", _show)
+
+
+def _show(body: bytes) -> None:
     from rich.console import Console
 
-    from lbfwd.api.client import ApiError, request
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
     from lbfwd.supervisor.status import Status
 
-    try:
-        body = request(Path(args.runtime_dir) / ADMIN_SOCKET, "GET", "/status")
-    except ApiError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return 1
-    if args.json:
-        print(body.decode())
-        return 0
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     for part in render(Status.model_validate_json(body)):
         console.print(part)
-    return 0
 
 
 def render(status: "Status") -> "Iterator[RenderableType]":

@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbfwd.config.model import Config
-from lbfwd.config.problem import Finding, Problem, show
-from lbfwd.config.translate import Places
+from lbfwd.config.problem import Finding, show
 
 _ONLINE_CPUS = Path("/sys/devices/system/cpu/online")
 _SIOCGIFHWADDR = 0x8927  # linux/sockios.h
@@ -29,23 +27,6 @@ class Machine:
 
     interfaces: Mapping[str, int]
     cpus: frozenset[int]
-
-
-def check_machine(
-    config: Config,
-    file: str,
-    flags: Collection[str] = (),
-    machine: Machine | None = None,
-) -> tuple[Problem, ...]:
-    """Return what this machine lacks for the configuration.
-
-    ``flags`` are the ``[workers]`` keys that the command line has set; ``machine`` stands for
-    this machine (for tests). Raises OSError when the kernel does not tell. ``load`` finds the
-    same together with all else that is wrong, when it is told of the machine.
-    """
-    places = Places({}, file, flags)
-    found = lacking(config.node.interfaces, config.workers.cpus, machine or this_machine())
-    return tuple(map(places.problem, found))
 
 
 def lacking(

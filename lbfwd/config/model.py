@@ -232,7 +232,7 @@ class Workers(_Table):
     ``rx_block_kib`` is at least 128, so that a 64 KiB super-frame and its headers fit into a
     block. Every ``rx_retire_ms`` a block is handed over however full it is: the number of blocks
     times that is how long packets can wait for a worker (512 ms by default, more than it takes to
-    replace one that died); ``flows`` is how many live flows one worker can hold, at 24 bytes
+    replace one that died). ``flows`` is how many live flows one worker can hold, at 24 bytes
     each in a file of the runtime directory.
     """
 

@@ -56,6 +56,7 @@ class NextHop:
     """One way to a backend. ``mac`` is the gateway's; ``mtu`` the largest outer IP packet.
 
     ``mtu``: the least of the link's, the route's and what the kernel has learned of the path.
+    ``weight``: its share among the hops of a multipath route, 1 to 256.
     """
 
     link: Link
@@ -63,6 +64,7 @@ class NextHop:
     source: IPAddress
     mtu: int
     gateway: IPAddress  # the backend itself where it is on the link
+    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class Route:
 
     ``path_mtu``: what a packet sent now may have at most (0: no more is known); it is learned where
     it is not ``mtu``.
+    ``weights``: one a hop, 1 to 256.
     """
 
     hops: tuple[Key, ...] = ()
+    weights: tuple[int, ...] = ()
     mtu: int = 0
     path_mtu: int = 0
     source: IPAddress | None = None
@@ -191,9 +195,11 @@ def read_route(message: Any, to: IPAddress) -> Route:
         return Route(reason="route encapsulates (ip route … encap): not supported")
     metrics = message.get_attr("RTA_METRICS")
     source = message.get_attr("RTA_PREFSRC")
-    hops = [(_output(path), _gateway(path) or to) for path in paths]
+    usable = [path for path in paths if _output(path)]
     return Route(
-        hops=tuple((output, gateway) for output, gateway in hops if output),
+        hops=tuple((_output(path), _gateway(path) or to) for path in usable),
+        # struct rtnexthop (rtnetlink(7)): rtnh_hops is the weight less one.
+        weights=tuple((path.get("hops") or 0) + 1 for path in usable),
         mtu=(metrics.get_attr("RTAX_MTU") if metrics else 0) or 0,
         source=ip_address(source) if source else None,
     )
@@ -214,15 +220,18 @@ def resolution(route: Route, version: int, source: IPAddress | None, view: View)
     """Return the usable hops of a route to a backend of this IP version."""
     if not route.hops:
         return Resolution((), route.reason or "route without an output interface")
-    found = [_next_hop(hop, route, version, source, view) for hop in route.hops]
+    found = [
+        _next_hop(hop, weight, route, version, source, view)
+        for hop, weight in zip(route.hops, route.weights, strict=True)
+    ]
     return Resolution(
         tuple(hop for hop in found if isinstance(hop, NextHop)),
         "; ".join(hop for hop in found if isinstance(hop, str)),
     )
 
 
-def _next_hop(
-    hop: Key, route: Route, version: int, source: IPAddress | None, view: View
+def _next_hop(  # noqa: PLR0913, PLR0917 - what a hop is, and what it is seen against
+    hop: Key, weight: int, route: Route, version: int, source: IPAddress | None, view: View
 ) -> NextHop | str:
     """Return one hop, or why it cannot be used."""
     ifindex, gateway = hop
@@ -236,7 +245,7 @@ def _next_hop(
     outer = source or view.addresses.get((ifindex, version)) or route.source
     if outer is None:
         return f"{link.name} has no global IPv{version} address: set [node] source"
-    return NextHop(link, neighbour.mac, outer, _mtu(link, route, version), gateway)
+    return NextHop(link, neighbour.mac, outer, _mtu(link, route, version), gateway, weight)
 
 
 def _mtu(link: Link, route: Route, version: int) -> int:

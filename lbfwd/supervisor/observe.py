@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lbfwd import __version__, maglev
 from lbfwd.config import Config
-from lbfwd.forwarding import Forwarding, PoolState, ServiceState, fingerprint
+from lbfwd.forwarding import Forwarding, PoolState, ServiceState, fingerprints
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.devices import TxDrops, read_tx_drops
@@ -69,11 +69,10 @@ class Observer:
         )
 
     def _services(self, state: State, totals: Totals) -> tuple[ServiceStatus, ...]:
-        """Blocks: a fingerprint is a digest over a whole pool, so it is made once a generation."""
+        """Blocks: fingerprints are digests over whole pools, so they are made once a generation."""
         forwarding = state.forwarding
         if self._fingerprinted is not forwarding:
-            found = {s.name: fingerprint(forwarding, s) for s in forwarding.services}
-            self._fingerprints, self._fingerprinted = found, forwarding
+            self._fingerprints, self._fingerprinted = fingerprints(forwarding), forwarding
         return tuple(
             _service(service, self._fingerprints[service.name], totals)
             for service in forwarding.services

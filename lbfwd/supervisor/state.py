@@ -1,6 +1,7 @@
 """From configuration and network to the forwarding state. Pure."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lbfwd.config import Backend, Config, IPAddress, Node, Pool, Service, entropy_bits
@@ -8,6 +9,7 @@ from lbfwd.forwarding import FlowTimes, Forwarding, Member, PathSpec, PoolState,
 from lbfwd.net.resolve import NextHop, Resolution
 
 ANY_PORT = 0
+MOST_PATHS = 64  # of one backend; about: every hop of its route has one
 UNKNOWN = Resolution(hops=(), reason="not looked up yet")
 
 BackendKey = tuple[str, str]
@@ -73,7 +75,8 @@ def _pool(
 
 def _member(backend: Backend, node: Node, resolution: Resolution, tx: Mapping[int, int]) -> Member:
     paths = tuple(
-        _path(backend.address, hop, node, tx[hop.link.ifindex]) for hop in _sendable(resolution, tx)
+        _path(backend.address, hop, node, tx[hop.link.ifindex])
+        for hop in hops_by_weight(_sendable(resolution, tx))
     )
     return Member(backend.name, backend.address, backend.weight, paths)
 
@@ -91,6 +94,17 @@ def _path(destination: IPAddress, hop: NextHop, node: Node, tx: int) -> PathSpec
         entropy_bits=entropy_bits(prefix) if prefix else 0,
         may_fragment=not node.outer_df,
     )
+
+
+def hops_by_weight(hops: Sequence[NextHop]) -> list[NextHop]:
+    """Return each hop as often as its share of a multipath route asks for, MOST_PATHS in all.
+
+    A flow's path is picked evenly among a backend's paths, so a share is a number of paths.
+    """
+    divisor = math.gcd(*(hop.weight for hop in hops))
+    total = sum(hop.weight for hop in hops) // divisor if hops else 0
+    scale = max(divisor, divisor * total / MOST_PATHS)
+    return [hop for hop in hops for _ in range(max(1, round(hop.weight / scale)))]
 
 
 def _sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:

@@ -48,7 +48,7 @@ class Chooser:
         return service, member, member.paths[siphash.path(affinity_hash, len(member.paths))]
 
     def _member(self, service: ServiceState, affinity_hash: int) -> Member:
-        pool = self._forwarding.pool(service.pool)
+        pool = next(p for p in self._forwarding.pools if p.name == service.pool)
         if pool.name not in self._tables:
             # A backend that cannot be reached takes no part.
             weights = {m.name: m.weight if m.paths else 0 for m in pool.members}

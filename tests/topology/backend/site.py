@@ -77,8 +77,10 @@ class Site:
         self.router.run("nft", "-f", "-", stdin=RETURN_COUNTERS)
         # Strict, as many distributions have it: what comes out of the tunnel would not pass.
         self.backend.sysctl(ipv4__conf__all__rp_filter=1)
-        # Segments are cut by the client, checksums stay unfinished as on any veth.
-        self.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+        # Segments are cut by the client. Checksums stay unfinished, as on any veth, for user space;
+        # the kernel's devices take packets as lbfwd sends them: finished, which ours here are not.
+        finished = ["tx", "off"] if gre else []
+        self.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off", *finished)
 
     def _link(self, lab: Lab, host: Host, net4: str, net6: str) -> None:
         port = host.netns.rsplit("-", 1)[1]

@@ -3,25 +3,32 @@
 import os
 import re
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from lbfwd.config import ConfigError, load, model
-from lbfwd.config.machine import Machine, check_machine, parse_ranges, this_machine
+from lbfwd.config import Config, ConfigError, Problem, load, model
+from lbfwd.config.machine import Machine, lacking, parse_ranges, this_machine
+from lbfwd.config.translate import Places
 from tests.unit.config.samples import FILE, GOOD, accepted, change
 
 ETHERNET, LOOPBACK, TUN = 1, 772, 65534
 MACHINE = Machine({"eth0": ETHERNET, "lo": LOOPBACK, "tun0": TUN}, frozenset({0, 1, 2, 5}))
 
 
+def found_by(config: Config, flags: Collection[str] = ()) -> list[Problem]:
+    found = lacking(config.node.interfaces, config.workers.cpus, MACHINE)
+    return [Places({}, FILE, flags).problem(finding) for finding in found]
+
+
 def test_a_fitting_machine() -> None:
-    assert check_machine(accepted(GOOD), FILE, machine=MACHINE) == ()
+    assert found_by(accepted(GOOD)) == []
 
 
 def test_interfaces() -> None:
     config = accepted(change('["eth0"]', '["eth0", "eth7", "lo", "tun0"]'))
-    found = check_machine(config, FILE, machine=MACHINE)
+    found = found_by(config)
     assert [(p.file, p.key, p.value, p.rule) for p in found] == [
         (FILE, "node.interfaces[1]", '"eth7"', "no such interface; there are: eth0, lo, tun0"),
         (FILE, "node.interfaces[2]", '"lo"', "not an Ethernet interface (loopback)"),
@@ -31,7 +38,7 @@ def test_interfaces() -> None:
 
 def test_more_workers_than_cores() -> None:
     config = accepted(change("[0]", "[0, 1, 2, 3, 5]"))
-    assert [(p.key, p.value, p.rule) for p in check_machine(config, FILE, machine=MACHINE)] == [
+    assert [(p.key, p.value, p.rule) for p in found_by(config)] == [
         ("workers.cpus", "[0, 1, 2, 3, 5]", "5 workers, but this machine has 4 cores"),
         ("workers.cpus", "[0, 1, 2, 3, 5]", "not online: 3; online: 0-2,5"),
     ]
@@ -39,7 +46,7 @@ def test_more_workers_than_cores() -> None:
 
 def test_a_flag_is_named() -> None:
     config = accepted(GOOD, workers={"cpus": (9,)})
-    (problem,) = check_machine(config, FILE, ["cpus"], MACHINE)
+    (problem,) = found_by(config, ["cpus"])
     assert (problem.file, problem.key, problem.value) == ("command line", "--cpus", "[9]")
 
 

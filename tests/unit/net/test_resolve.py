@@ -59,6 +59,13 @@ def test_hops_are_read_in_order():
     )
 
 
+def test_hops_have_their_weights():
+    paths = [hop(2, GATEWAY="10.0.0.2"), hop(3, GATEWAY="10.0.1.2")]
+    paths[1]["hops"] = 4  # the weight less one
+    assert read_route(message(MULTIPATH=paths), TO).weights == (1, 5)
+    assert read_route(message(OIF=2), TO).weights == (1,)
+
+
 def test_a_route_without_an_output_is_no_way():
     route = read_route(message(), TO)
     assert resolution(route, 4, None, View({}, {}, {})).reason == (
@@ -76,7 +83,7 @@ def test_a_route_without_an_output_is_no_way():
 )
 def test_what_is_missing_is_named(changes, reason):
     whole = {"links": {2: E0}, "addresses": {(2, 4): TO}, "neighbours": {(2, GATEWAY): STALE}}
-    route = Route(hops=((2, GATEWAY),), mtu=1400)
+    route = Route(hops=((2, GATEWAY),), weights=(1,), mtu=1400)
     assert resolution(route, 4, None, View(**whole)).hops == (
         NextHop(E0, STALE.mac, TO, 1400, GATEWAY),
     )

@@ -1,12 +1,13 @@
 """From configuration and network to the forwarding state."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from lbfwd.forwarding import Forwarding
 from lbfwd.net.resolve import Resolution
-from lbfwd.supervisor.state import derive
+from lbfwd.supervisor.state import derive, hops_by_weight
 from tests.unit.supervisor.build import config, hop, link, resolved
 
 A, B = ip_address("10.0.0.1"), ip_address("10.0.0.2")
@@ -122,3 +123,15 @@ def test_equal_networks_give_equal_states() -> None:
         return derive(config(), found, {3: 0}).forwarding
 
     assert once() == once()
+
+
+@pytest.mark.parametrize(
+    ("weights", "paths"),
+    [((1,), [1]), ((1, 1), [1, 1]), ((5, 10), [1, 2]), ((1, 3), [1, 3]), ((1, 256), [1, 64])],
+)
+def test_hops_of_a_multipath_route_have_paths_by_their_weights(
+    weights: tuple[int, ...], paths: list[int]
+) -> None:
+    hops = [replace(hop(f"10.0.0.{n}", link("e0", 2)), weight=w) for n, w in enumerate(weights)]
+    spread = hops_by_weight(hops)
+    assert [spread.count(one) for one in hops] == paths

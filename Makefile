@@ -1,0 +1,81 @@
+# Every target does its own set-up: system packages, virtual environment, build. The first run takes
+# a while; later ones redo only what has changed.
+#
+#   make demo      real traffic through lbfwd in network namespaces (root or ordinary user)
+#   make test      linters and tests, without the slow ones (root)
+#   make test-all  the slow ones, too
+#   make lint | build | dist | clean
+#
+# PYTHON=python3.12 chooses the interpreter, CC=clang the compiler, PYTEST_ARGS="-k guard" the tests.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint build dist clean root
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+PREREQUISITES := deploy/prerequisites.sh
+C_FILES := $(filter-out lbfwd/_ringlib.c, $(wildcard lbfwd/*.c))
+C_LINT := -std=gnu11 -O2 -Wall -Wextra -Werror -fno-strict-aliasing -c -o /dev/null
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
+
+demo: build
+	@$(PREREQUISITES) demo
+	@$(BIN)/lbfwd demo
+
+test: root lint
+	@$(PREREQUISITES) demo test
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: test
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: build $(VENV)/.stamp-dev
+	@$(PREREQUISITES) test
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary lbfwd workers
+	@for compiler in gcc clang; do \
+	    for file in $(C_FILES); do $$compiler $(C_LINT) $$file; done; \
+	done
+
+build: $(VENV)/.stamp-build
+
+dist: $(VENV)/.stamp-dev
+	@rm -rf dist
+	@$(BIN)/python -m build >dist.log 2>&1 || { cat dist.log >&2; exit 1; }
+	@rm dist.log
+	@ls dist/*
+
+clean:
+	rm -rf $(VENV) build dist dist.log *.egg-info lbfwd/_ringlib.*
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+root:
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo "make test: the tests make network namespaces and need root: sudo make test" >&2; \
+	    exit 1; \
+	fi
+
+$(VENV)/.stamp-venv:
+	@$(PREREQUISITES) build
+	@"$$($(PREREQUISITES) python)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-build: $(VENV)/.stamp-venv pyproject.toml setup.py lbfwd/_ring_build.py \
+    $(C_FILES) $(wildcard lbfwd/*.h)
+	@echo "building lbfwd (this takes a while the first time)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	@echo "installing the development tools"
+	@$(PIP) install $$($(BIN)/python -c 'import tomllib; \
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"])')
+	@touch $@
