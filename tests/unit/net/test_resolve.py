@@ -108,7 +108,7 @@ def test_what_is_missing_is_named(changes, reason):
 )
 def test_the_mtu_is_the_least_of_link_route_and_what_was_learned(version, route, path, mtu):
     view = View({2: E0}, {(2, version): TO}, {(2, GATEWAY): STALE})
-    found = resolution(Route(((2, GATEWAY),), route, path), version, None, view)
+    found = resolution(Route(((2, GATEWAY),), (1,), route, path), version, None, view)
     assert [hop.mtu for hop in found.hops] == [mtu]
 
 
