@@ -80,9 +80,10 @@ static inline void remember(struct lbfwd_worker *w, struct lbfwd_flow_entry *ent
 /* The last that any worker saw of the flow; of two in one second the other's, for its packets reach
  * that worker, and ours only strays. */
 static inline uint64_t latest_value(const struct lbfwd_worker *w, const struct lbfwd_flow_entry *entry,
-                                    uint64_t key, const struct lbfwd_flow_context *context)
+                                    uint64_t key, uint32_t service,
+                                    const struct lbfwd_flow_context *context)
 {
-    uint64_t elsewhere = flow_find_elsewhere(&w->flows, key, context);
+    uint64_t elsewhere = flow_find_elsewhere(&w->flows, key, service, context);
 
     if (entry && (!elsewhere || flow_age_s(entry->value, context->now_s) <
                                     flow_age_s(elsewhere, context->now_s)))
@@ -102,7 +103,7 @@ static inline uint32_t choose_anew(struct lbfwd_worker *w, const struct lbfwd_se
     uint32_t backend;
 
     if (!begins_flow(service, packet)) {
-        uint64_t value = latest_value(w, entry, key, &context);
+        uint64_t value = latest_value(w, entry, key, service->counter, &context);
         if (value && may_serve(&w->view, service, value)) {
             if (!entry || flow_backend(value) != flow_backend(entry->value))
                 count_event(w, LBFWD_EVENT_FLOW_FOUND_ELSEWHERE);

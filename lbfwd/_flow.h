@@ -1,15 +1,16 @@
 /* The flow table: which backend each live flow has (the paper's connection table, section 4.1).
  *
  * One region a worker, in a file outside the process. Only its worker writes a region; every
- * worker reads all. A flow has two buckets of one cache line each; a flow's first packet makes an
- * unconfirmed entry, its second confirms it; unconfirmed entries give way first, and never to one
- * another's harm alone: a live confirmed entry is never evicted. DESIGN section 5. */
+ * worker reads all. A flow has two buckets of one cache line each. A flow's first packet makes an
+ * unconfirmed entry, its second confirms it; unconfirmed entries give way first, and a live
+ * confirmed one is never evicted. docs/architecture.md. */
 #ifndef LBFWD_FLOW_H
 #define LBFWD_FLOW_H
 
 #include "_lookup.h"
 
-/* value: backend 17 bits | incarnation 12 | service 16 | state 3 | last seen 16 (seconds) */
+/* value: backend 17 bits | incarnation 12 | service 16 | state 3 | last seen 16 (seconds). In an
+ * entry the service is xor-ed with the low bits of the key: a value proves whose it is. */
 #define FLOW_BACKEND_BITS 17
 #define FLOW_INCARNATION_BITS 12
 #define FLOW_SERVICE_BITS 16
@@ -114,9 +115,21 @@ static inline struct lbfwd_flow_entry *flow_find(struct lbfwd_flows *flows, uint
     return find_in_bucket(&flows->own[second_bucket(key, flows->buckets)], key, context);
 }
 
-/* Another worker may write while we read: key, value, key again (see flow_write). */
+/* The service field of a value, as an entry with this key holds it. */
+static inline uint64_t flow_seal(uint64_t value, uint64_t key)
+{
+    return value ^ (key & ((1u << FLOW_SERVICE_BITS) - 1)) << FLOW_SERVICE_SHIFT;
+}
+
+static inline uint32_t flow_service(uint64_t value, uint64_t key)
+{
+    return (uint32_t)(flow_seal(value, key) >> FLOW_SERVICE_SHIFT) & ((1u << FLOW_SERVICE_BITS) - 1);
+}
+
+/* Another worker may write while we read: key, value, key again (see flow_write). Even when the
+ * key went and came back meanwhile, another flow's value does not name our service. */
 static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint64_t key,
-                                    const struct lbfwd_flow_context *context)
+                                    uint32_t service, const struct lbfwd_flow_context *context)
 {
     for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
         const struct lbfwd_flow_entry *entry = &bucket->ways[i];
@@ -124,7 +137,8 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
         if (READ_SHARED(entry->key) != key)
             continue;
         value = READ_SHARED(entry->value);
-        if (READ_SHARED(entry->key) == key && !flow_expired(value, context))
+        if (READ_SHARED(entry->key) == key && !flow_expired(value, context) &&
+            flow_service(value, key) == service)
             return value;
     }
     return 0;
@@ -134,6 +148,7 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
  * changed worker set bring packets to another worker than the flow's. The one that was seen last: a
  * flow that went from one worker to another left an older one behind. */
 static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint64_t key,
+                                           uint32_t service,
                                            const struct lbfwd_flow_context *context)
 {
     uint32_t first = first_bucket(key, flows->buckets), second = second_bucket(key, flows->buckets);
@@ -144,9 +159,9 @@ static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint
         uint64_t value;
         if (worker == flows->slot)
             continue;
-        value = read_foreign(&region[first], key, context);
+        value = read_foreign(&region[first], key, service, context);
         if (!value)
-            value = read_foreign(&region[second], key, context);
+            value = read_foreign(&region[second], key, service, context);
         if (value && (!latest || flow_age_s(value, context->now_s) < flow_age_s(latest, context->now_s)))
             latest = value;
     }
@@ -160,7 +175,7 @@ static inline void flow_write(struct lbfwd_flow_entry *entry, uint64_t key, uint
         WRITE_SHARED(entry->value, 0);
         WRITE_SHARED(entry->key, key);
     }
-    WRITE_SHARED(entry->value, value);
+    WRITE_SHARED(entry->value, flow_seal(value, key));
 }
 
 /* How readily an entry gives way: a free one at once, then unconfirmed ones by age, else never. */

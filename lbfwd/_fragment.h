@@ -20,7 +20,6 @@ struct lbfwd_fragment_route {    /* where the first fragment went */
     uint32_t backend;
     uint32_t incarnation;
     uint32_t service;            /* counter */
-    uint32_t pool;
 };
 
 struct lbfwd_held {

@@ -1,5 +1,5 @@
 /* The flow hash: SipHash-1-3 (Aumasson and Bernstein 2012; one compression round, three of
- * finalization) under the fleet's secret, and the bucket it names. DESIGN section 4. */
+ * finalization) under the fleet's secret, and the bucket it names. docs/architecture.md. */
 #ifndef LBFWD_HASH_H
 #define LBFWD_HASH_H
 

@@ -1,4 +1,4 @@
-/* From a packet to its service and backend, in one published generation. DESIGN sections 4, 5. */
+/* From a packet to its service and backend, in one published generation. docs/architecture.md. */
 #ifndef LBFWD_LOOKUP_H
 #define LBFWD_LOOKUP_H
 

@@ -47,7 +47,7 @@ struct lbfwd_packet {
     uint8_t tcp_flags;
     uint8_t tos;             /* DSCP and ECN: TOS or traffic class */
     uint8_t key_length;
-    uint8_t key[40];         /* flow key, DESIGN section 4 */
+    uint8_t key[40];         /* flow key, docs/architecture.md */
 };
 
 static inline const uint8_t *destination_of(const struct lbfwd_packet *packet)

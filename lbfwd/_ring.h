@@ -7,7 +7,7 @@
  * the host's (_be16, _be32).
  */
 
-#define LBFWD_ABI 1
+#define LBFWD_ABI 2
 #define LBFWD_MAX_WORKERS 64
 #define LBFWD_MAX_RX 16        /* receiving interfaces */
 #define LBFWD_MAX_TX 32        /* output interfaces */
@@ -133,7 +133,7 @@ struct lbfwd_counters {
 
 struct lbfwd_flow_entry {    /* 16 bytes; a reader reads key, value, key again */
     uint64_t key;
-    uint64_t value;          /* backend, incarnation, service, state, last seen: _flow.h; 0: free */
+    uint64_t value;          /* backend, incarnation, service (sealed), state, last seen: _flow.h; 0: free */
 };
 
 struct lbfwd_flow_bucket { struct lbfwd_flow_entry ways[LBFWD_FLOW_WAYS]; };
@@ -270,7 +270,7 @@ void lbfwd_publish(struct lbfwd_control *control, uint64_t generation, uint64_t 
 /* 1 when the slot's worker uses this generation or holds no reference to any. */
 int lbfwd_acknowledged(const struct lbfwd_control *control, uint32_t slot, uint64_t generation);
 
-/* Fills table[size] as the paper's section 3.4 says, weighted as DESIGN section 4 says.
+/* Fills table[size] as the paper's section 3.4 says, weighted as docs/architecture.md says.
  * offsets, skips, weights: one a backend, in ascending order of identity. -EINVAL, -ENOMEM. */
 int lbfwd_maglev_populate(uint16_t *table, uint32_t size, const uint32_t *offsets,
                           const uint32_t *skips, const uint32_t *weights, uint32_t backends);

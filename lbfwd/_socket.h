@@ -1,5 +1,5 @@
 /* Set-up of packet sockets, a step a function (packet(7), packet_mmap.rst). ring.py runs the
- * steps in the order of DESIGN section 6 and names the one that failed. */
+ * steps in the order of docs/architecture.md and names the one that failed. */
 #ifndef LBFWD_SOCKET_H
 #define LBFWD_SOCKET_H
 
@@ -78,7 +78,7 @@ static inline int bind_interface(int fd, int ifindex, int receive)
     return bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
 }
 
-/* The slot is computed by a program of ours, over a worker count of ours: DESIGN section 6. A
+/* The slot is computed by a program of ours, over a worker count of ours: docs/architecture.md. A
  * group has to be told for itself that outgoing frames are none of its business. */
 static inline int fanout_join(int fd, int group)
 {

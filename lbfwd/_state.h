@@ -1,4 +1,4 @@
-/* Forwarding state in shared memory: building, checking, publishing, taking up. DESIGN section 5. */
+/* Forwarding state in shared memory: building, checking, publishing, taking up. docs/architecture.md. */
 #ifndef LBFWD_STATE_H
 #define LBFWD_STATE_H
 

@@ -174,7 +174,7 @@ static inline uint8_t *tx_claim(struct lbfwd_tx *tx, enum lbfwd_drop *reason)
 }
 
 /* Completes the claimed slot. hdr_len is the whole frame: the kernel then copies it into a linear
- * skb, which small packets are much cheaper to carry in than page fragments (DESIGN section 6). */
+ * skb, which small packets are much cheaper to carry in than page fragments (docs/architecture.md). */
 static inline void tx_commit(struct lbfwd_tx *tx, uint32_t length, struct lbfwd_owner owner)
 {
     struct tpacket3_hdr *slot = tx_slot(tx, tx->next);

@@ -1,4 +1,4 @@
-"""Maglev tables: permutations from mmh3, population in C. Paper §3.4, DESIGN §4."""
+"""Maglev tables: permutations from mmh3, population in C. Paper §3.4, docs/architecture.md."""
 
 from array import array
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Rings, workers, hashes and decapsulation for Python (``shared`` has the memory layouts).
 
 Every C function that returns -errno becomes an OSError here, which names the operation and the
-interface. Kernel document: Documentation/networking/packet_mmap.rst; order of set-up: DESIGN §6.
+interface. Kernel document: Documentation/networking/packet_mmap.rst; the order of set-up is in
+docs/architecture.md.
 """
 
 import os
@@ -256,7 +257,7 @@ def drop_capabilities() -> None:
 
 
 def maglev_populate(table: Any, offsets: Any, skips: Any, weights: Any) -> None:
-    """Fill ``table`` (a buffer of uint16_t) with indices into the backends. DESIGN §4.
+    """Fill ``table`` (a buffer of uint16_t) with indices into the backends. docs/architecture.md.
 
     offsets, skips, weights: buffers of uint32_t, one entry a backend, in ascending order of
     identity. Raises OSError (EINVAL) for an offset or skip outside the table, ValueError for
@@ -273,12 +274,12 @@ def maglev_populate(table: Any, offsets: Any, skips: Any, weights: Any) -> None:
 
 
 def flow_hash(key: bytes, hash_key: bytes) -> int:
-    """SipHash-1-3 of a flow key (13 or 37 bytes) under the 16-byte secret. DESIGN §4."""
+    """SipHash-1-3 of a flow key (13 or 37 bytes) under the 16-byte secret. docs/architecture.md."""
     return int(lib.lbfwd_flow_hash(key, len(key), ffi.from_buffer("uint64_t[2]", hash_key)))
 
 
 def bucket(flow_hash: int, table_size: int) -> int:
-    """Return the bucket of an affinity hash in a table of ``table_size``. DESIGN §4."""
+    """Return the bucket of an affinity hash in a table of ``table_size``. docs/architecture.md."""
     return int(lib.lbfwd_bucket(flow_hash, table_size))
 
 

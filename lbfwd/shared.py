@@ -1,4 +1,4 @@
-"""The layouts of shared memory, as Python values: packed to bytes and read back. DESIGN §5.
+"""The layouts of shared memory, as Python values: packed to bytes and read back.
 
 ``_ring.h`` defines every layout; nothing here knows an offset. ``tables`` decides what is written
 where, and when.

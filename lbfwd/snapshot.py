@@ -1,4 +1,4 @@
-"""One forwarding state as the block of bytes that workers read. Pure. DESIGN §5."""
+"""One forwarding state as the block of bytes that workers read. Pure. docs/architecture.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Publishes forwarding states: ``Forwarding`` -> shared memory -> one store. DESIGN §5.
+"""Publishes forwarding states: ``Forwarding`` -> shared memory -> one store.
 
 Built aside, verified, then published; memory is reused only when every worker has acknowledged a
 later generation. Equal Maglev tables are stored once. Everything here may block: call it in a

@@ -1,6 +1,6 @@
 """Rings by interface: one socket a worker slot, opened near the core that uses it.
 
-The rings belong to the supervisor; workers borrow them (DESIGN, shared memory).
+The rings belong to the supervisor; workers borrow them (docs/architecture.md).
 """
 
 import errno

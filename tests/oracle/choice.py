@@ -1,4 +1,4 @@
-"""Which backend, over which next hop, a packet of a flow belongs to. DESIGN section 4."""
+"""Which backend, over which next hop, a packet of a flow belongs to. docs/architecture.md."""
 
 from ipaddress import ip_address
 

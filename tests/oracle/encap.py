@@ -1,4 +1,4 @@
-"""What a forwarded packet becomes, built by Scapy. DESIGN section 4; RFC 2784, RFC 6040."""
+"""What a forwarded packet becomes, built by Scapy. docs/architecture.md; RFC 2784, RFC 6040."""
 
 from ipaddress import IPv4Address, IPv6Address
 

@@ -1,4 +1,4 @@
-"""Maglev tables, slow and obvious. Eisenbud et al., NSDI 2016, section 3.4; DESIGN section 4."""
+"""Maglev tables, slow and obvious. Eisenbud et al., NSDI 2016, section 3.4."""
 
 from collections.abc import Iterator, Mapping
 

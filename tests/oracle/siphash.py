@@ -1,4 +1,4 @@
-"""Flow keys, flow hashes and buckets as DESIGN section 4 defines them, by the siphash24 package."""
+"""Flow keys, flow hashes and buckets (docs/architecture.md), by the siphash24 package."""
 
 import struct
 from ipaddress import IPv4Address, IPv6Address

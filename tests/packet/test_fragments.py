@@ -86,7 +86,7 @@ def test_and_that_is_where_the_flows_whole_packets_go(node: Bench, family: int) 
     """Also when the table has changed since the flow began."""
     whole = raw(ip(family), transport("udp"), Raw(b"x"))
     backend = node.backend_of(whole)
-    members = [m for m in bench.all_combinations().pool("p4").members if m.name == backend]
+    members = [m for m in bench.all_combinations().pools[0].members if m.name == backend]
     others = [bench.member(4, n, weight=500) for n in range(21, 40)]
     pools = [bench.pool("p4", [*members, *others]), bench.pool("p6", [bench.member(6, 11)])]
     node.publish(bench.forwarding(bench.all_combinations().services, pools))

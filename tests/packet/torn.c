@@ -25,6 +25,7 @@ static inline void wait_a_little(void)
 #include "_flow.h"
 
 #define FLOWS 3u
+#define SERVICE 7u
 #define LEAST_FOUND 1000000u /* reads that met the flow */
 #define MOST_READS 2000000000u
 
@@ -34,7 +35,7 @@ static int enough;
 
 static uint64_t key_of(uint32_t flow)
 {
-    return flow_key(0x0123456789abcdefULL * (flow + 1), flow);
+    return flow_key(0x0123456789abcdefULL * (flow + 1), SERVICE);
 }
 
 static void *write_in_turn(void *unused)
@@ -43,7 +44,7 @@ static void *write_in_turn(void *unused)
     for (uint32_t n = 0; !__atomic_load_n(&enough, __ATOMIC_RELAXED); n++) {
         uint32_t flow = n % FLOWS;
         flow_write(&bucket.ways[n % 2], key_of(flow),
-                   flow_value(flow + 1, 1, flow, LBFWD_FLOW_TCP, 0));
+                   flow_value(flow + 1, 1, SERVICE, LBFWD_FLOW_TCP, 0));
     }
     return NULL;
 }
@@ -58,7 +59,7 @@ int main(void)
         return 2;
     for (uint32_t n = 0; n < MOST_READS && found < LEAST_FOUND; n++) {
         uint32_t flow = n % FLOWS;
-        uint64_t value = read_foreign(&bucket, key_of(flow), &context);
+        uint64_t value = read_foreign(&bucket, key_of(flow), SERVICE, &context);
         found += value != 0;
         torn += value && flow_backend(value) != flow + 1;
     }

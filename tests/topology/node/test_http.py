@@ -25,7 +25,7 @@ DATAGRAM = 1200
 DATAGRAMS = 20
 
 
-@pytest.fixture(scope="module", params=["v3", "v2"])
+@pytest.fixture(scope="module", params=["v3", pytest.param("v2", marks=pytest.mark.slow)])
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
