@@ -39,7 +39,7 @@ lint: build $(VENV)/.stamp-dev
 	@$(PREREQUISITES) test
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/mypy --no-error-summary lbfwd workers
+	@$(BIN)/mypy --no-error-summary lbfwd workers bench
 	@for compiler in gcc clang; do \
 	    for file in $(C_FILES); do $$compiler $(C_LINT) $$file; done; \
 	done

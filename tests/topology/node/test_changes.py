@@ -118,7 +118,7 @@ def test_bad_reload_leaves_forwarding_as_it_was(tmp_path: Path) -> None:
         assert sorted(arrived) == list(range(sent))
 
 
-@pytest.mark.parametrize("ring", ["v3", "v2"])
+@pytest.mark.parametrize("ring", ["v3", pytest.param("v2", marks=pytest.mark.slow)])
 def test_killed_worker_is_replaced_in_its_rings(tmp_path: Path, ring: str) -> None:
     kills = 3
     with running(tmp_path, flags=["--ring", ring]) as (stage, node):

@@ -104,8 +104,15 @@ def wrong(host: Host, file: Path) -> list[str]:
     return whole + matching(host, file, f"({CUT_QUOTATION}) && ({WRONG})", "ip", "udp")
 
 
-@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace("[node]", OTHER_OUTER)],
-                         ids=["default", "no-df-entropy"])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(CONFIG, id="default"),
+        pytest.param(
+            CONFIG.replace("[node]", OTHER_OUTER), id="no-df-entropy", marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_every_kind_of_frame_is_sound(tmp_path: Path, config: str) -> None:
     file = tmp_path / "emitted.pcap"
     with running(tmp_path, config + EMPTY) as (stage, node):
