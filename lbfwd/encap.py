@@ -5,8 +5,6 @@ from ipaddress import IPv4Address, IPv6Address
 
 IPAddress = IPv4Address | IPv6Address
 
-ETHERNET_BYTES = 14
-OVERHEAD = {4: 24, 6: 44}  # outer IP and GRE, by the backend's family
 _TTL = 64
 _GRE = 47
 _DONT_FRAGMENT = 0x4000

@@ -34,7 +34,6 @@ DROP_REASONS: tuple[str, ...] = _names("drop", lib.LBFWD_DROP_COUNT)
 EVENTS: tuple[str, ...] = _names("event", lib.LBFWD_EVENT_COUNT)
 
 WAKE_CONTROL: int = lib.LBFWD_WAKE_CONTROL
-WAKE_SIGNAL: int = lib.LBFWD_WAKE_SIGNAL
 
 _DROP_ALL = (0x06).to_bytes(2, "little") + bytes(6)  # BPF_RET | BPF_K, k = 0
 _ANSWER_MTU = 1280  # ICMPv6 errors quote as much as fits into this (RFC 4443)

@@ -33,7 +33,6 @@ from lbfwd.backend.sysctl import ipv6_enabled
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 MAIN_TABLE = 254
-RTN_LOCAL = 2
 SCOPE_HOST = 254
 IFF_UP = 1
 IFA_F_NODAD = 2
