@@ -9,6 +9,10 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* The packet path is one function to the compiler, and what is rare stays out of its way. */
+#define STEP static inline __attribute__((always_inline))
+#define RARE static __attribute__((noinline, cold, unused))
+
 static inline uint16_t load_be16(const uint8_t *at)
 {
     uint16_t value;
@@ -21,6 +25,13 @@ static inline uint32_t load_be32(const uint8_t *at)
     uint32_t value;
     memcpy(&value, at, sizeof value);
     return __builtin_bswap32(value);
+}
+
+static inline uint32_t load_u32(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
 }
 
 static inline uint64_t load_u64(const uint8_t *at)

@@ -26,12 +26,23 @@ static inline uint64_t checksum_add(uint64_t sum, const uint8_t *at, uint32_t le
 /* Folds to 16 bits, still in memory order and not yet complemented. */
 static inline uint16_t checksum_fold(uint64_t sum)
 {
-    sum = (sum & 0xffffffff) + (sum >> 32);
-    sum = (sum & 0xffffffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)sum;
+    uint32_t half;
+
+    /* A word and its halves swapped: the upper half of their sum has the lower one's carry. */
+    sum += sum >> 32 | sum << 32;
+    half = (uint32_t)(sum >> 32);
+    half += half >> 16 | half << 16;
+    return (uint16_t)(half >> 16);
+}
+
+/* The same for a sum of few words. */
+static inline void checksum_store_short(uint8_t *at, uint32_t sum)
+{
+    uint16_t value;
+
+    sum += sum >> 16 | sum << 16;
+    value = (uint16_t)~(sum >> 16);
+    memcpy(at, &value, sizeof value);
 }
 
 static inline void checksum_store(uint8_t *at, uint64_t sum)

@@ -2,6 +2,7 @@
 #ifndef LBFWD_CHOOSE_H
 #define LBFWD_CHOOSE_H
 
+#include "_job.h"
 #include "_reply.h"
 #include "_worker.h"
 
@@ -18,12 +19,24 @@ static inline int may_serve(const struct lbfwd_view *view, const struct lbfwd_se
            (backend->incarnation & mask) == flow_incarnation(value) && backend->path_count;
 }
 
-/* A bare SYN: no worker has an entry that matters. With source affinity a client's entry stands for
- * all its connections, which begin and end without it. */
+/* Whether an entry stands for one TCP connection. With source affinity it stands for all of a
+ * client's, which begin and end without it. */
+static inline int is_connection(const struct lbfwd_service *service,
+                                const struct lbfwd_packet *packet)
+{
+    return service->affinity == LBFWD_AFFINITY_5TUPLE && packet->flow_protocol == IPPROTO_TCP;
+}
+
+/* A bare SYN. */
+static inline int begins_connection(const struct lbfwd_packet *packet)
+{
+    return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* No worker has an entry that matters. */
 static inline int begins_flow(const struct lbfwd_service *service, const struct lbfwd_packet *packet)
 {
-    return service->affinity == LBFWD_AFFINITY_5TUPLE && packet->flow_protocol == IPPROTO_TCP &&
-           (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    return is_connection(service, packet) && begins_connection(packet);
 }
 
 /* Reaches some worker, not its flow's: the fanout program sees no ports of the flow in it. */
@@ -33,57 +46,56 @@ static inline int is_astray(const struct lbfwd_packet *packet)
 }
 
 /* The state of a flow after this packet. */
-static inline enum lbfwd_flow_state next_state(enum lbfwd_flow_state state,
-                                               const struct lbfwd_service *service,
+static inline enum lbfwd_flow_state next_state(enum lbfwd_flow_state state, int connection,
                                                const struct lbfwd_packet *packet)
 {
-    if (packet->flow_protocol != IPPROTO_TCP)
-        return LBFWD_FLOW_UDP;
-    if (service->affinity == LBFWD_AFFINITY_5TUPLE &&
-        (state == LBFWD_FLOW_CLOSING || packet->tcp_flags & (TCP_FIN | TCP_RST)))
-        return LBFWD_FLOW_CLOSING;
-    return LBFWD_FLOW_TCP;
+    if (connection)
+        return state == LBFWD_FLOW_CLOSING || packet->tcp_flags & (TCP_FIN | TCP_RST)
+                   ? LBFWD_FLOW_CLOSING
+                   : LBFWD_FLOW_TCP;
+    return packet->flow_protocol == IPPROTO_TCP ? LBFWD_FLOW_TCP : LBFWD_FLOW_UDP;
 }
 
 /* Seen again: confirmed, and young again. Written only when that changes something: the line
  * stays shared with workers that read it. */
-static inline void touch(struct lbfwd_flow_entry *entry, const struct lbfwd_service *service,
-                         const struct lbfwd_packet *packet, uint16_t now_s)
+static inline void touch(struct lbfwd_flow_entry *entry, uint64_t old, enum lbfwd_flow_state state,
+                         uint16_t now_s)
 {
-    enum lbfwd_flow_state state = next_state(flow_state(entry->value), service, packet);
-    uint64_t value;
+    uint64_t value = (old & ((1ULL << FLOW_STATE_SHIFT) - 1)) | (uint64_t)state << FLOW_STATE_SHIFT |
+                     (uint64_t)now_s << FLOW_SEEN_SHIFT;
 
-    value = (entry->value & ((1ULL << FLOW_STATE_SHIFT) - 1)) |
-            (uint64_t)state << FLOW_STATE_SHIFT | (uint64_t)now_s << FLOW_SEEN_SHIFT;
-    if (value != entry->value)
+    if (value != old)
         WRITE_SHARED(entry->value, value);
 }
 
-static inline void remember(struct lbfwd_worker *w, struct lbfwd_flow_entry *entry, uint64_t key,
-                            const struct lbfwd_service *service, uint32_t backend,
+/* Makes the flow's entry, or writes the one it has. */
+static inline void remember(struct lbfwd_worker *w, const struct lbfwd_job *job,
+                            const struct lbfwd_flow_context *context, uint32_t backend,
                             enum lbfwd_flow_state state)
 {
-    struct lbfwd_flow_context context = flow_context(w);
+    struct lbfwd_flow_entry *entry = job->entry;
+    uint64_t key = job->home.key;
 
     if (!entry)
-        entry = flow_place(&w->flows, key, &context);
+        entry = flow_place(&w->flows, &job->home, context);
     if (!entry) {
         count_event(w, LBFWD_EVENT_FLOW_TABLE_FULL);
         return;
     }
-    if (entry->key != key && !flow_expired(entry->value, &context))
+    if (entry->key != key && !flow_expired(entry->value, context))
         count_event(w, LBFWD_EVENT_FLOW_EVICTED);
     flow_write(entry, key, flow_value(backend, w->view.backends[backend].incarnation,
-                                      service->counter, state, context.now_s));
+                                      job->service->counter, state, context->now_s));
 }
 
 /* The last that any worker saw of the flow; of two in one second the other's, for its packets reach
  * that worker, and ours only strays. */
-static inline uint64_t latest_value(const struct lbfwd_worker *w, const struct lbfwd_flow_entry *entry,
-                                    uint64_t key, uint32_t service,
+static inline uint64_t latest_value(const struct lbfwd_worker *w, const struct lbfwd_job *job,
                                     const struct lbfwd_flow_context *context)
 {
-    uint64_t elsewhere = flow_find_elsewhere(&w->flows, key, service, context);
+    const struct lbfwd_flow_entry *entry = job->entry;
+    uint64_t elsewhere =
+        flow_find_elsewhere(&w->flows, &job->home, job->service->counter, context);
 
     if (entry && (!elsewhere || flow_age_s(entry->value, context->now_s) <
                                     flow_age_s(elsewhere, context->now_s)))
@@ -91,58 +103,152 @@ static inline uint64_t latest_value(const struct lbfwd_worker *w, const struct l
     return elsewhere;
 }
 
+/* The backend of the flow's latest entry in any worker's table, or LBFWD_MAX_BACKENDS. */
+static inline uint32_t follow_entry(struct lbfwd_worker *w, const struct lbfwd_job *job,
+                                    const struct lbfwd_flow_context *context)
+{
+    uint64_t value = latest_value(w, job, context);
+    uint32_t backend = flow_backend(value);
+
+    if (!value || !may_serve(&w->view, job->service, value))
+        return LBFWD_MAX_BACKENDS;
+    if (!job->entry || backend != flow_backend(job->entry->value))
+        count_event(w, LBFWD_EVENT_FLOW_FOUND_ELSEWHERE);
+    if (job->packet.kind == LBFWD_KIND_FLOW)
+        remember(w, job, context, backend,
+                 next_state(flow_state(value), is_connection(job->service, &job->packet),
+                            &job->packet));
+    return backend;
+}
+
 /* A flow that this worker's own table does not decide: it has no usable entry, or may have an old
  * one. */
-static inline uint32_t choose_anew(struct lbfwd_worker *w, const struct lbfwd_service *service,
-                                   const struct lbfwd_packet *packet, uint64_t hash,
-                                   struct lbfwd_flow_entry *entry)
+static __attribute__((noinline)) uint32_t choose_anew(struct lbfwd_worker *w,
+                                                      const struct lbfwd_job *job,
+                                                      const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_flow_context context = flow_context(w);
-    uint64_t key = flow_key(hash, service->counter);
+    int begins = begins_flow(job->service, &job->packet);
     enum lbfwd_flow_state state = LBFWD_FLOW_UNCONFIRMED;
-    uint32_t backend;
+    uint32_t backend = begins ? LBFWD_MAX_BACKENDS : follow_entry(w, job, context);
 
-    if (!begins_flow(service, packet)) {
-        uint64_t value = latest_value(w, entry, key, service->counter, &context);
-        if (value && may_serve(&w->view, service, value)) {
-            if (!entry || flow_backend(value) != flow_backend(entry->value))
-                count_event(w, LBFWD_EVENT_FLOW_FOUND_ELSEWHERE);
-            if (packet->kind == LBFWD_KIND_FLOW)
-                remember(w, entry, key, service, flow_backend(value),
-                         next_state(flow_state(value), service, packet));
-            return flow_backend(value);
-        }
-    }
-    backend = maglev_backend(&w->view, service, hash);
-    if (backend >= LBFWD_MAX_BACKENDS || packet->kind != LBFWD_KIND_FLOW)
+    if (backend < LBFWD_MAX_BACKENDS)
         return backend;
-    if (entry && !begins_flow(service, packet)) {
-        state = flow_state(entry->value);
+    backend = maglev_backend(&w->view, job->service, job->hash);
+    if (backend >= LBFWD_MAX_BACKENDS || job->packet.kind != LBFWD_KIND_FLOW)
+        return backend;
+    if (job->entry && !begins) {
+        state = flow_state(job->entry->value);
         count_event(w, LBFWD_EVENT_FLOW_REDIRECTED);
     } else {
         count_event(w, LBFWD_EVENT_FLOW_NEW);
     }
-    remember(w, entry, key, service, backend, state);
+    remember(w, job, context, backend, state);
     return backend;
 }
 
+/* Asks for the memory that the choice for a new flow reads. */
+static inline void prefetch_choice(const struct lbfwd_worker *w, const struct lbfwd_job *job)
+{
+    maglev_prefetch(&w->view, job->service, job->hash);
+    if (w->flows.workers == 1 || begins_flow(job->service, &job->packet))
+        return;
+    for (uint32_t worker = 0; worker < w->flows.workers; worker++) {
+        const struct lbfwd_flow_bucket *region = flow_region(&w->flows, worker);
+        __builtin_prefetch(&region[job->home.first]);
+        __builtin_prefetch(&region[job->home.second]);
+    }
+}
+
 /* The backend's slot, or LBFWD_MAX_BACKENDS when the service has none. */
-static inline uint32_t choose_backend(struct lbfwd_worker *w, const struct lbfwd_service *service,
-                                      const struct lbfwd_packet *packet, uint64_t hash)
+STEP uint32_t choose_backend(struct lbfwd_worker *w, const struct lbfwd_job *job,
+                             const struct lbfwd_flow_context *context)
+{
+    const struct lbfwd_packet *packet = &job->packet;
+    struct lbfwd_flow_entry *entry = job->entry;
+    int connection = is_connection(job->service, packet);
+    enum lbfwd_flow_state state;
+    uint64_t value;
+
+    if (UNLIKELY(!entry || !may_serve(&w->view, job->service, value = entry->value)))
+        return choose_anew(w, job, context);
+    state = flow_state(value);
+    if (UNLIKELY(connection && begins_connection(packet))) {
+        if (state == LBFWD_FLOW_CLOSING)
+            return choose_anew(w, job, context); /* the ports are used again */
+    } else if (UNLIKELY(is_astray(packet))) {
+        return choose_anew(w, job, context);
+    }
+    touch(entry, value, next_state(state, connection, packet), context->now_s);
+    return flow_backend(value);
+}
+
+/* Who serves it, and by which way. */
+STEP void choose(struct lbfwd_worker *w, struct lbfwd_job *job, uint32_t backend)
+{
+    job->backend = backend;
+    if (UNLIKELY(backend >= LBFWD_MAX_BACKENDS))
+        return;
+    job->path = choose_path(&w->view, backend, job->hash);
+    __builtin_prefetch(job->path);
+}
+
+/* Flows that the table does not know. Of one that comes twice in the burst the first packet makes
+ * the entry that the second one finds. */
+static void choose_missed(struct lbfwd_worker *w, struct lbfwd_job **missed, uint32_t n,
+                          const struct lbfwd_flow_context *context)
+{
+    uint64_t made = 0; /* a bit for each key that has come, by the key's low bits */
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct lbfwd_job *job = missed[i];
+        uint64_t bit = 1ULL << (job->home.key & 63);
+        if (UNLIKELY(made & bit))
+            job->entry = flow_find(&w->flows, &job->home, context);
+        made |= bit;
+        choose(w, job, choose_backend(w, job, context));
+    }
+}
+
+/* Flows that are not in their first bucket: in the second, or in none. */
+static void choose_second(struct lbfwd_worker *w, struct lbfwd_job **jobs, uint32_t n,
+                          const struct lbfwd_flow_context *context)
+{
+    uint32_t missed = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct lbfwd_job *job = jobs[i];
+        job->entry = find_in_second(&w->flows, &job->home, context);
+        if (job->entry) {
+            choose(w, job, choose_backend(w, job, context));
+        } else {
+            prefetch_choice(w, job);
+            jobs[missed++] = job;
+        }
+    }
+    choose_missed(w, jobs, missed, context);
+}
+
+/* Most flows are found in their first bucket. For each further look the memory is asked for, and the
+ * look taken when all others have had theirs. */
+static void choose_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
 {
     struct lbfwd_flow_context context = flow_context(w);
-    struct lbfwd_flow_entry *entry = flow_find(&w->flows, flow_key(hash, service->counter), &context);
+    struct lbfwd_job *left[LBFWD_BURST];
+    uint32_t count = 0;
 
-    if (UNLIKELY(!entry || !may_serve(&w->view, service, entry->value)))
-        return choose_anew(w, service, packet, hash, entry);
-    if (UNLIKELY(begins_flow(service, packet))) {
-        if (flow_state(entry->value) == LBFWD_FLOW_CLOSING)
-            return choose_anew(w, service, packet, hash, entry); /* the ports are used again */
-    } else if (UNLIKELY(is_astray(packet))) {
-        return choose_anew(w, service, packet, hash, entry);
+    for (uint32_t i = 0; i < n; i++) {
+        struct lbfwd_job *job = &jobs[i];
+        if (UNLIKELY(!job->service))
+            continue;
+        job->entry = find_in_first(&w->flows, &job->home, &context);
+        if (LIKELY(job->entry != NULL)) {
+            choose(w, job, choose_backend(w, job, &context));
+        } else {
+            __builtin_prefetch(&w->flows.own[job->home.second]);
+            left[count++] = job;
+        }
     }
-    touch(entry, service, packet, context.now_s);
-    return flow_backend(entry->value);
+    choose_second(w, left, count, &context);
 }
 
 #endif

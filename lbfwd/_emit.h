@@ -3,30 +3,41 @@
 #define LBFWD_EMIT_H
 
 #include "_icmp.h"
+#include "_job.h"
 #include "_split.h"
 #include "_worker.h"
 
-/* What is known about a packet when it is to be emitted. */
+#define COPY_STEP 16
+#define COPY_MOST 128
+
+_Static_assert(COPY_STEP <= IPV4_BYTES, "every packet is that long");
+
+/* How a packet goes out, and whom it counts for. */
 struct lbfwd_route {
     struct lbfwd_wrap wrap;
     struct lbfwd_tx *tx;
-    struct lbfwd_owner owner;
+    uint32_t service;         /* counters */
+    uint32_t backend;
 };
 
 /* A free slot of the ring; when it is full, what is pending is sent and it is tried once more. */
-static inline uint8_t *claim_or_flush(struct lbfwd_worker *w, struct lbfwd_tx *tx,
-                                      enum lbfwd_drop *reason)
+RARE struct tpacket3_hdr *flush_and_claim(struct lbfwd_worker *w, struct lbfwd_tx *tx,
+                                          enum lbfwd_drop *reason)
 {
-    uint8_t *out = tx_claim(tx, reason);
-    if (LIKELY(out != NULL))
-        return out;
     tx_flush(tx, w->counters, w->slot);
     return tx_claim(tx, reason);
 }
 
+STEP struct tpacket3_hdr *claim_or_flush(struct lbfwd_worker *w, struct lbfwd_tx *tx,
+                                         enum lbfwd_drop *reason)
+{
+    struct tpacket3_hdr *slot = tx_claim(tx, reason);
+    return LIKELY(slot != NULL) ? slot : flush_and_claim(w, tx, reason);
+}
+
 /* A frame in the making that goes back to where the received one came from. */
 struct lbfwd_answer {
-    uint8_t *out;             /* NULL: no answer */
+    struct tpacket3_hdr *slot; /* NULL: no answer */
     struct lbfwd_tx *tx;
 };
 
@@ -41,8 +52,8 @@ static inline struct lbfwd_answer begin_answer(struct lbfwd_worker *w,
         count_event(w, LBFWD_EVENT_ANSWER_SUPPRESSED);
         return answer;
     }
-    answer.out = claim_or_flush(w, answer.tx, &reason);
-    if (!answer.out)
+    answer.slot = claim_or_flush(w, answer.tx, &reason);
+    if (!answer.slot)
         count_event(w, LBFWD_EVENT_ANSWER_LOST);
     return answer;
 }
@@ -50,7 +61,7 @@ static inline struct lbfwd_answer begin_answer(struct lbfwd_worker *w,
 static inline void end_answer(struct lbfwd_worker *w, struct lbfwd_answer answer, uint32_t length,
                               enum lbfwd_event event)
 {
-    tx_commit(answer.tx, length, (struct lbfwd_owner){.service = OWNER_NODE});
+    tx_commit(answer.tx, answer.slot, length, (struct lbfwd_owner){.service = OWNER_NODE});
     count_event(w, event);
 }
 
@@ -72,8 +83,8 @@ static inline enum lbfwd_drop answer_too_big(struct lbfwd_worker *w, const struc
         !may_be_answered(frame, packet))
         return LBFWD_DROP_TOO_BIG; /* RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e) */
     answer = begin_answer(w, frame, ANSWER_TOO_BIG);
-    if (answer.out)
-        end_answer(w, answer, write_too_big(answer.out, frame, packet, mtu > least ? mtu : least),
+    if (answer.slot)
+        end_answer(w, answer, write_too_big(tx_frame(answer.slot), frame, packet, mtu > least ? mtu : least),
                    LBFWD_EVENT_TOO_BIG_SENT);
     return LBFWD_DROP_TOO_BIG;
 }
@@ -90,12 +101,12 @@ static inline enum lbfwd_drop answer_empty(struct lbfwd_worker *w, const struct 
         (tcp && !may_reset(packet)) || !may_be_answered(frame, packet))
         return LBFWD_DROP_NO_BACKEND;
     answer = begin_answer(w, frame, ANSWER_REJECT);
-    if (!answer.out)
+    if (!answer.slot)
         return LBFWD_DROP_NO_BACKEND;
     if (tcp)
-        end_answer(w, answer, write_reset(answer.out, frame, packet), LBFWD_EVENT_RESET_SENT);
+        end_answer(w, answer, write_reset(tx_frame(answer.slot), frame, packet), LBFWD_EVENT_RESET_SENT);
     else
-        end_answer(w, answer, write_port_unreachable(answer.out, frame, packet),
+        end_answer(w, answer, write_port_unreachable(tx_frame(answer.slot), frame, packet),
                    LBFWD_EVENT_UNREACHABLE_SENT);
     return LBFWD_DROP_REJECTED;
 }
@@ -113,52 +124,61 @@ static inline enum lbfwd_drop answer_echo(struct lbfwd_worker *w, const struct l
         return LBFWD_DROP_RATE_LIMITED;
     }
     answer.tx = &w->tx[w->back[frame->rx]];
-    answer.out = claim_or_flush(w, answer.tx, &reason);
-    if (!answer.out)
+    answer.slot = claim_or_flush(w, answer.tx, &reason);
+    if (!answer.slot)
         return reason;
     if (packet->ip_length + ETHERNET_BYTES + IPV6_BYTES > tx_capacity(answer.tx))
         return LBFWD_DROP_TOO_BIG;
-    tx_commit(answer.tx, write_echo_reply(answer.out, frame, packet),
+    tx_commit(answer.tx, answer.slot, write_echo_reply(tx_frame(answer.slot), frame, packet),
               (struct lbfwd_owner){.service = OWNER_NODE});
     return LBFWD_DROP_ECHO_ANSWERED;
 }
 
-static inline void commit_wrapped(struct lbfwd_route *route, uint32_t header, uint32_t length)
+/* Writes the outer header into the slot; returns where the packet begins. */
+STEP uint8_t *wrap(struct lbfwd_worker *w, struct tpacket3_hdr *slot, const struct lbfwd_route *route,
+                   uint32_t length)
 {
-    route->owner.bytes = length;
-    tx_commit(route->tx, header + length, route->owner);
+    uint8_t *out = tx_frame(slot);
+    return out + write_outer(out, &route->wrap, length, &w->next_identification);
+}
+
+STEP void commit_wrapped(const struct lbfwd_route *route, struct tpacket3_hdr *slot, uint32_t length)
+{
+    struct lbfwd_owner owner = {route->service, route->backend, length, 0};
+    tx_commit(route->tx, slot, route->wrap.path->header_len + length, owner);
 }
 
 /* Several packets from one, the segments of a super-frame or the fragments of a packet: each ends
  * in a counter of its own, and those that find no room do not stop the others. */
 static inline void emit_parts(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
                               const struct lbfwd_packet *packet, const struct lbfwd_cut *cut,
-                              struct lbfwd_route *route)
+                              const struct lbfwd_route *route)
 {
     ADD_COUNT(w->slot->seen, cut->parts - 1);
     for (uint32_t n = 0; n < cut->parts; n++) {
         enum lbfwd_drop reason = LBFWD_DROP_NONE;
-        uint8_t *out = claim_or_flush(w, route->tx, &reason);
-        uint32_t left = cut->payload - n * cut->size, header, length;
+        struct tpacket3_hdr *slot = claim_or_flush(w, route->tx, &reason);
+        uint32_t left = cut->payload - n * cut->size, length;
+        uint8_t *out;
 
-        if (UNLIKELY(!out)) {
+        if (UNLIKELY(!slot)) {
             tx_count_drop(w->counters, reason, 1);
             continue;
         }
         length = cut->headers + (left < cut->size ? left : cut->size);
-        header = write_outer(out, &route->wrap, length, &w->next_identification);
+        out = wrap(w, slot, route, length);
         if (is_super_frame(frame))
-            write_segment(out + header, packet, cut, n);
+            write_segment(out, packet, cut, n);
         else
-            write_fragment(out + header, frame, packet, n * cut->size, cut->size);
-        commit_wrapped(route, header, length);
+            write_fragment(out, frame, packet, n * cut->size, cut->size);
+        commit_wrapped(route, slot, length);
     }
 }
 
 /* Too big for the tunnel: split where the sender allows it, else the sender is told. */
 static inline enum lbfwd_drop emit_too_big(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
                                            const struct lbfwd_packet *packet,
-                                           struct lbfwd_route *route, uint32_t mtu)
+                                           const struct lbfwd_route *route, uint32_t mtu)
 {
     struct lbfwd_cut cut = {.headers = packet->l4_offset,
                             .payload = packet->ip_length - packet->l4_offset,
@@ -172,31 +192,51 @@ static inline enum lbfwd_drop emit_too_big(struct lbfwd_worker *w, const struct 
     return LBFWD_DROP_NONE;
 }
 
-/* A packet of its own: its checksum may be left out, no more. */
-static inline enum lbfwd_drop emit_packet(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                                          const struct lbfwd_packet *packet,
-                                          struct lbfwd_route *route, uint32_t mtu)
+/* Short packets, which most are, in steps of a register: a call costs more. None is shorter than
+ * one (an IP header is longer), so the last step may overlap the one before. */
+static inline void copy_packet(uint8_t *to, const uint8_t *from, uint32_t length)
 {
-    uint32_t length = packet->ip_length, header;
-    enum lbfwd_drop reason = LBFWD_DROP_NONE;
+    if (UNLIKELY(length > COPY_MOST)) {
+        memcpy(to, from, length);
+        return;
+    }
+    for (uint32_t at = 0; at + COPY_STEP < length; at += COPY_STEP)
+        memcpy(to + at, from + at, COPY_STEP);
+    memcpy(to + length - COPY_STEP, from + length - COPY_STEP, COPY_STEP);
+}
+
+/* A packet that fits goes out as it is; a checksum that it lacks is completed. */
+STEP enum lbfwd_drop emit_whole(struct lbfwd_worker *w, const struct lbfwd_frame *unfinished,
+                                const struct lbfwd_packet *packet, const struct lbfwd_route *route)
+{
+    uint32_t length = packet->ip_length;
+    enum lbfwd_drop reason;
+    struct tpacket3_hdr *slot = claim_or_flush(w, route->tx, &reason);
     uint8_t *out;
 
-    if (UNLIKELY(length > mtu))
-        return emit_too_big(w, frame, packet, route, mtu);
-    out = claim_or_flush(w, route->tx, &reason);
-    if (UNLIKELY(!out))
+    if (UNLIKELY(!slot))
         return reason;
-    header = write_outer(out, &route->wrap, length, &w->next_identification);
-    memcpy(out + header, packet->ip, length);
-    complete_checksum(out + header, frame, packet);
-    commit_wrapped(route, header, length);
+    out = wrap(w, slot, route, length);
+    copy_packet(out, packet->ip, length);
+    if (unfinished)
+        complete_checksum(out, unfinished, packet);
+    commit_wrapped(route, slot, length);
     return LBFWD_DROP_NONE;
+}
+
+static inline enum lbfwd_drop emit_packet(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                                          const struct lbfwd_packet *packet,
+                                          const struct lbfwd_route *route, uint32_t mtu)
+{
+    if (UNLIKELY(packet->ip_length > mtu))
+        return emit_too_big(w, frame, packet, route, mtu);
+    return emit_whole(w, frame, packet, route);
 }
 
 /* Segments that are too big but may be fragmented: each is finished aside, then is a packet. */
 static inline void emit_large_segments(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
                                        const struct lbfwd_packet *packet,
-                                       const struct lbfwd_cut *cut, struct lbfwd_route *route,
+                                       const struct lbfwd_cut *cut, const struct lbfwd_route *route,
                                        uint32_t mtu)
 {
     const struct lbfwd_frame finished = {.data = frame->data, .packet_type = frame->packet_type,
@@ -216,7 +256,7 @@ static inline void emit_large_segments(struct lbfwd_worker *w, const struct lbfw
 
 static inline enum lbfwd_drop emit_segments(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
                                             const struct lbfwd_packet *packet,
-                                            struct lbfwd_route *route, uint32_t mtu)
+                                            const struct lbfwd_route *route, uint32_t mtu)
 {
     struct lbfwd_cut cut;
     enum lbfwd_drop reason = plan_cut(frame, packet, &cut);
@@ -232,18 +272,47 @@ static inline enum lbfwd_drop emit_segments(struct lbfwd_worker *w, const struct
     return LBFWD_DROP_NONE;
 }
 
-static inline enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                                   const struct lbfwd_packet *packet, struct lbfwd_route *route)
+/* The largest inner packet that the path takes, and the ring's slots: they may be older than the
+ * interface's MTU. */
+static inline uint32_t largest_packet(const struct lbfwd_route *route)
 {
     uint32_t room = tx_capacity(route->tx) - route->wrap.path->header_len;
     uint32_t mtu = inner_mtu(route->wrap.path);
+    return mtu < room ? mtu : room;
+}
 
-    mtu = mtu < room ? mtu : room; /* the ring's slots may be older than the interface's MTU */
-    if (UNLIKELY(is_super_frame(frame)))
-        return emit_segments(w, frame, packet, route, mtu);
-    if (UNLIKELY(!offload_is_sane(frame, packet)))
+static inline struct lbfwd_route route_of(struct lbfwd_worker *w, const struct lbfwd_job *job)
+{
+    const struct lbfwd_path *path = job->path;
+    return (struct lbfwd_route){
+        .wrap = {path, source_entropy(path, job->hash), job->packet.tos, job->packet.ethertype_be16},
+        .tx = &w->tx[path->tx], .service = job->counter, .backend = job->backend};
+}
+
+/* What is not whole, not finished or too big. */
+RARE enum lbfwd_drop emit_unusual(struct lbfwd_worker *w, const struct lbfwd_job *job)
+{
+    struct lbfwd_route route = route_of(w, job);
+    uint32_t mtu = largest_packet(&route);
+
+    if (is_super_frame(job->frame))
+        return emit_segments(w, job->frame, &job->packet, &route, mtu);
+    if (!offload_is_sane(job->frame, &job->packet))
         return LBFWD_DROP_BAD_OFFLOAD;
-    return emit_packet(w, frame, packet, route, mtu);
+    return emit_packet(w, job->frame, &job->packet, &route, mtu);
+}
+
+STEP enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_job *job)
+{
+    const struct lbfwd_path *path = job->path;
+    uint32_t wrapped = path->header_len + job->packet.ip_length;
+    struct lbfwd_route route;
+
+    if (UNLIKELY(is_unfinished(job->frame) || wrapped > tx_capacity(&w->tx[path->tx]) ||
+                 wrapped > (uint32_t)ETHERNET_BYTES + path->mtu))
+        return emit_unusual(w, job);
+    route = route_of(w, job);
+    return emit_whole(w, NULL, &job->packet, &route);
 }
 
 #endif

@@ -11,24 +11,26 @@ static inline uint32_t overhead_of(const struct lbfwd_path *path)
 }
 
 /* Checksum words are added to what was taken over zeros: the fields start as 0. */
-static inline void complete_outer_ipv4(uint8_t *ip, uint8_t tos, uint16_t total, uint16_t id,
-                                       uint32_t entropy)
+STEP void complete_outer_ipv4(uint8_t *ip, uint8_t tos, uint16_t total, uint16_t id,
+                              uint32_t entropy)
 {
-    uint16_t prebuilt;
-    uint32_t source_be32;
+    uint16_t prebuilt, total_be16 = __builtin_bswap16(total);
+    uint32_t sum;
 
     memcpy(&prebuilt, ip + 10, sizeof prebuilt);
+    sum = (uint16_t)~prebuilt + ((uint32_t)tos << 8) + total_be16;
     ip[1] = tos;
-    store_be16(ip + 2, total);
-    store_be16(ip + 4, id);
-    if (UNLIKELY(entropy))
+    memcpy(ip + 2, &total_be16, sizeof total_be16);
+    if (UNLIKELY(id | entropy)) {
+        store_be16(ip + 4, id);
         store_be32(ip + 12, load_be32(ip + 12) | entropy);
-    source_be32 = __builtin_bswap32(entropy);
-    checksum_store(ip + 10, (uint64_t)(uint16_t)~prebuilt + __builtin_bswap16(tos) +
-                                __builtin_bswap16(total) + __builtin_bswap16(id) + source_be32);
+        sum += (uint32_t)__builtin_bswap16(id) + (__builtin_bswap32(entropy) & 0xffff) +
+               (__builtin_bswap32(entropy) >> 16);
+    }
+    checksum_store_short(ip + 10, sum);
 }
 
-static inline void complete_outer_ipv6(uint8_t *ip, uint8_t traffic_class, uint16_t payload,
+STEP void complete_outer_ipv6(uint8_t *ip, uint8_t traffic_class, uint16_t payload,
                                        uint32_t entropy)
 {
     store_be16(ip, (uint16_t)(0x6000 | traffic_class << 4));
@@ -42,7 +44,7 @@ struct lbfwd_wrap {
     const struct lbfwd_path *path;
     uint32_t entropy;         /* low bits of the outer source */
     uint8_t tos;
-    uint16_t ethertype;       /* of the inner packet */
+    uint16_t ethertype_be16;  /* of the inner packet */
 };
 
 /* The low bits of the outer source: what NICs and routers that spread by outer addresses see. */
@@ -53,29 +55,28 @@ static inline uint32_t source_entropy(const struct lbfwd_path *path, uint64_t ha
     return mix64(hash) >> (32 - path->entropy_bits);
 }
 
-static inline int may_fragment_outer(const struct lbfwd_path *path)
+/* The outer identification: 0 where DF is set. */
+STEP uint16_t identification(const struct lbfwd_path *path, uint16_t *next_id)
 {
-    return path->header_len == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES &&
-           !(path->header[ETHERNET_BYTES + 6] & 0x40);
+    return LIKELY(!path->fragments) ? 0 : ++*next_id;
 }
 
-/* Writes Ethernet, outer IP and GRE for an inner packet of ip_length bytes; returns their length.
- * id: the outer identification, where DF is not set. */
-static inline uint32_t write_outer(uint8_t *out, const struct lbfwd_wrap *wrap, uint32_t ip_length,
-                                   uint16_t *next_id)
+/* Writes Ethernet, outer IP and GRE for an inner packet of ip_length bytes; returns their length. */
+STEP uint32_t write_outer(uint8_t *out, const struct lbfwd_wrap *wrap, uint32_t ip_length,
+                          uint16_t *next_id)
 {
     const struct lbfwd_path *path = wrap->path;
     uint32_t header = path->header_len;
 
     memcpy(out, path->header, LBFWD_PATH_HEADER); /* fixed size: a few wide stores */
-    if (header == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES)
+    if (LIKELY(header == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES))
         complete_outer_ipv4(out + ETHERNET_BYTES, wrap->tos,
                             (uint16_t)(ip_length + IPV4_BYTES + GRE_BYTES),
-                            UNLIKELY(may_fragment_outer(path)) ? ++*next_id : 0, wrap->entropy);
+                            identification(path, next_id), wrap->entropy);
     else
         complete_outer_ipv6(out + ETHERNET_BYTES, wrap->tos, (uint16_t)(ip_length + GRE_BYTES),
                             wrap->entropy);
-    store_be16(out + header - 2, wrap->ethertype);
+    memcpy(out + header - 2, &wrap->ethertype_be16, 2);
     return header;
 }
 

@@ -83,15 +83,22 @@ static inline int flow_expired(uint64_t value, const struct lbfwd_flow_context *
            flow_age_s(value, context->now_s) > context->snapshot->lifetimes_s[state];
 }
 
-static inline uint32_t first_bucket(uint64_t key, uint32_t buckets)
-{
-    return (uint32_t)(((key >> 32) * buckets) >> 32);
-}
+/* Where the flow's entry is, if it has one. */
+struct lbfwd_flow_home {
+    uint64_t key;
+    uint32_t first;              /* buckets */
+    uint32_t second;
+};
 
-static inline uint32_t second_bucket(uint64_t key, uint32_t buckets)
+static inline struct lbfwd_flow_home flow_home(const struct lbfwd_flows *flows, uint64_t key)
 {
     uint64_t spread = (uint32_t)key * 0x9e3779b1u; /* 32 bits: the low half decides */
-    return (uint32_t)(((spread & 0xffffffff) * buckets) >> 32);
+
+    return (struct lbfwd_flow_home){
+        .key = key,
+        .first = (uint32_t)(((key >> 32) * flows->buckets) >> 32),
+        .second = (uint32_t)(((spread & 0xffffffff) * flows->buckets) >> 32),
+    };
 }
 
 static inline struct lbfwd_flow_entry *find_in_bucket(struct lbfwd_flow_bucket *bucket, uint64_t key,
@@ -105,14 +112,26 @@ static inline struct lbfwd_flow_entry *find_in_bucket(struct lbfwd_flow_bucket *
     return NULL;
 }
 
-static inline struct lbfwd_flow_entry *flow_find(struct lbfwd_flows *flows, uint64_t key,
+static inline struct lbfwd_flow_entry *find_in_first(const struct lbfwd_flows *flows,
+                                                     const struct lbfwd_flow_home *home,
+                                                     const struct lbfwd_flow_context *context)
+{
+    return find_in_bucket(&flows->own[home->first], home->key, context);
+}
+
+static inline struct lbfwd_flow_entry *find_in_second(const struct lbfwd_flows *flows,
+                                                      const struct lbfwd_flow_home *home,
+                                                      const struct lbfwd_flow_context *context)
+{
+    return find_in_bucket(&flows->own[home->second], home->key, context);
+}
+
+static inline struct lbfwd_flow_entry *flow_find(const struct lbfwd_flows *flows,
+                                                 const struct lbfwd_flow_home *home,
                                                  const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_flow_entry *found =
-        find_in_bucket(&flows->own[first_bucket(key, flows->buckets)], key, context);
-    if (LIKELY(found != NULL))
-        return found;
-    return find_in_bucket(&flows->own[second_bucket(key, flows->buckets)], key, context);
+    struct lbfwd_flow_entry *found = find_in_first(flows, home, context);
+    return found ? found : find_in_second(flows, home, context);
 }
 
 /* The service field of a value, as an entry with this key holds it. */
@@ -144,24 +163,29 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
     return 0;
 }
 
+static inline const struct lbfwd_flow_bucket *flow_region(const struct lbfwd_flows *flows,
+                                                          uint32_t worker)
+{
+    return flows->all + (uint64_t)worker * flows->buckets;
+}
+
 /* The value that the other workers' tables have for the flow, or 0: fragments, ICMP errors and a
  * changed worker set bring packets to another worker than the flow's. The one that was seen last: a
  * flow that went from one worker to another left an older one behind. */
-static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows, uint64_t key,
-                                           uint32_t service,
+static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows,
+                                           const struct lbfwd_flow_home *home, uint32_t service,
                                            const struct lbfwd_flow_context *context)
 {
-    uint32_t first = first_bucket(key, flows->buckets), second = second_bucket(key, flows->buckets);
     uint64_t latest = 0;
 
     for (uint32_t worker = 0; worker < flows->workers; worker++) {
-        const struct lbfwd_flow_bucket *region = flows->all + (uint64_t)worker * flows->buckets;
+        const struct lbfwd_flow_bucket *region = flow_region(flows, worker);
         uint64_t value;
         if (worker == flows->slot)
             continue;
-        value = read_foreign(&region[first], key, service, context);
+        value = read_foreign(&region[home->first], home->key, service, context);
         if (!value)
-            value = read_foreign(&region[second], key, service, context);
+            value = read_foreign(&region[home->second], home->key, service, context);
         if (value && (!latest || flow_age_s(value, context->now_s) < flow_age_s(latest, context->now_s)))
             latest = value;
     }
@@ -178,59 +202,60 @@ static inline void flow_write(struct lbfwd_flow_entry *entry, uint64_t key, uint
     WRITE_SHARED(entry->value, flow_seal(value, key));
 }
 
-/* How readily an entry gives way: a free one at once, then unconfirmed ones by age, else never. */
-static inline uint32_t flow_readiness(uint64_t value, const struct lbfwd_flow_context *context)
-{
-    if (flow_expired(value, context))
-        return UINT32_MAX;
-    if (flow_state(value) == LBFWD_FLOW_UNCONFIRMED)
-        return 1u + flow_age_s(value, context->now_s);
-    return 0;
-}
+struct lbfwd_flow_vacancy {
+    struct lbfwd_flow_entry *entry; /* a free one, or NULL */
+    uint32_t count;                 /* of free ones */
+};
 
-static inline uint32_t count_free(const struct lbfwd_flow_bucket *bucket,
-                                  const struct lbfwd_flow_context *context)
+static inline struct lbfwd_flow_vacancy find_vacancy(struct lbfwd_flow_bucket *bucket,
+                                                     const struct lbfwd_flow_context *context)
 {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++)
-        n += (uint32_t)flow_expired(bucket->ways[i].value, context);
-    return n;
-}
-
-static inline struct lbfwd_flow_entry *readiest(struct lbfwd_flow_bucket *bucket,
-                                                const struct lbfwd_flow_context *context,
-                                                uint32_t *readiness)
-{
-    struct lbfwd_flow_entry *best = NULL;
+    struct lbfwd_flow_vacancy vacancy = {NULL, 0};
 
     for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
-        uint32_t r = flow_readiness(bucket->ways[i].value, context);
-        if (r > *readiness) {
-            *readiness = r;
-            best = &bucket->ways[i];
-        }
+        uint64_t value = bucket->ways[i].value;
+        if (value && !flow_expired(value, context))
+            continue;
+        vacancy.count++;
+        vacancy.entry = &bucket->ways[i];
     }
-    return best;
+    return vacancy;
+}
+
+/* The unconfirmed entry that waits longest, at least as long as `least` (age + 1); or NULL. */
+static inline struct lbfwd_flow_entry *find_unconfirmed(struct lbfwd_flow_bucket *bucket,
+                                                        const struct lbfwd_flow_context *context,
+                                                        uint32_t *least)
+{
+    struct lbfwd_flow_entry *oldest = NULL;
+
+    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
+        uint64_t value = bucket->ways[i].value;
+        uint32_t age = 1u + flow_age_s(value, context->now_s);
+        if (flow_state(value) != LBFWD_FLOW_UNCONFIRMED || age <= *least)
+            continue;
+        *least = age;
+        oldest = &bucket->ways[i];
+    }
+    return oldest;
 }
 
 /* A place for a new flow: the emptier bucket's, which keeps overflow rare (two-choice hashing,
- * Azar et al. 1994). NULL: both are full of live confirmed flows. */
-static inline struct lbfwd_flow_entry *flow_place(struct lbfwd_flows *flows, uint64_t key,
+ * Azar et al. 1994); else that of an unconfirmed one. NULL: both are full of live confirmed flows. */
+static inline struct lbfwd_flow_entry *flow_place(const struct lbfwd_flows *flows,
+                                                  const struct lbfwd_flow_home *home,
                                                   const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_flow_bucket *a = &flows->own[first_bucket(key, flows->buckets)];
-    struct lbfwd_flow_bucket *b = &flows->own[second_bucket(key, flows->buckets)];
-    struct lbfwd_flow_entry *in_a, *in_b;
-    uint32_t readiness = 0;
+    struct lbfwd_flow_bucket *a = &flows->own[home->first], *b = &flows->own[home->second];
+    struct lbfwd_flow_vacancy in_a = find_vacancy(a, context), in_b = find_vacancy(b, context);
+    struct lbfwd_flow_entry *older, *entry;
+    uint32_t age = 0;
 
-    if (count_free(b, context) > count_free(a, context)) {
-        struct lbfwd_flow_bucket *emptier = b;
-        b = a;
-        a = emptier;
-    }
-    in_a = readiest(a, context, &readiness);
-    in_b = readiest(b, context, &readiness); /* only when it gives way more readily */
-    return in_b ? in_b : in_a;
+    if (LIKELY(in_a.count | in_b.count))
+        return in_b.count > in_a.count ? in_b.entry : in_a.entry;
+    entry = find_unconfirmed(a, context, &age);
+    older = find_unconfirmed(b, context, &age); /* only when it is older */
+    return older ? older : entry;
 }
 
 /* Frees what has expired, a few buckets at a time: an entry must not live so long unseen that its

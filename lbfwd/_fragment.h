@@ -39,7 +39,8 @@ struct lbfwd_fragments {
 
 /* source | destination | identification, under the fleet's secret; of IPv4 the protocol too. In
  * IPv6 it is no part (RFC 8200 section 4.5), and only the first fragment knows it. */
-static inline uint64_t fragment_key(const struct lbfwd_packet *packet, const uint64_t secret[2])
+static inline uint64_t fragment_key(const struct lbfwd_packet *packet,
+                                    const struct lbfwd_siphash *seed)
 {
     uint8_t key[40];
     uint32_t addresses = packet->family == 4 ? 8 : 32;
@@ -48,7 +49,7 @@ static inline uint64_t fragment_key(const struct lbfwd_packet *packet, const uin
     memcpy(key, packet->ip + (packet->family == 4 ? 12 : 8), addresses);
     memcpy(key + addresses, &packet->fragment_id, 4);
     key[addresses + 4] = packet->family == 4 ? packet->protocol : 0;
-    hash = flow_hash(key, addresses + 5, secret);
+    hash = flow_hash(key, addresses + 5, seed);
     return hash ? hash : 1;
 }
 

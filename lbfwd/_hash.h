@@ -30,21 +30,36 @@ static inline void siphash_word(struct lbfwd_siphash *s, uint64_t word)
     s->v0 ^= word;
 }
 
-/* Words are read little-endian, as SipHash defines; lbfwd runs on little-endian machines only. */
-static inline uint64_t flow_hash(const uint8_t *key, uint32_t length, const uint64_t secret[2])
+/* The state that the secret begins with: two little-endian words. */
+static inline struct lbfwd_siphash siphash_seed(const uint64_t secret[2])
 {
-    struct lbfwd_siphash s = {
+    return (struct lbfwd_siphash){
         secret[0] ^ 0x736f6d6570736575ULL, secret[1] ^ 0x646f72616e646f6dULL,
         secret[0] ^ 0x6c7967656e657261ULL, secret[1] ^ 0x7465646279746573ULL,
     };
+}
+
+/* The bytes behind the last whole word; a key's are ports and protocol. In two loads that the stores
+ * before them cover: a word's load would wait until they have reached the cache. */
+static inline uint64_t siphash_tail(const uint8_t *at, uint32_t length)
+{
+    uint64_t tail = 0;
+
+    if (LIKELY(length == 5))
+        return load_u32(at) | (uint64_t)at[4] << 32;
+    memcpy(&tail, at, length);
+    return tail;
+}
+
+/* Words are read little-endian, as SipHash defines; lbfwd runs on little-endian machines only. */
+static inline uint64_t flow_hash(const uint8_t *key, uint32_t length, const struct lbfwd_siphash *seed)
+{
+    struct lbfwd_siphash s = *seed;
     uint32_t whole = length & ~7u;
-    uint64_t last = (uint64_t)length << 56;
 
     for (uint32_t i = 0; i < whole; i += 8)
         siphash_word(&s, load_u64(key + i));
-    for (uint32_t i = whole; i < length; i++)
-        last |= (uint64_t)key[i] << (8 * (i - whole));
-    siphash_word(&s, last);
+    siphash_word(&s, siphash_tail(key + whole, length - whole) | (uint64_t)length << 56);
     s.v2 ^= 0xff;
     siphash_round(&s);
     siphash_round(&s);

@@ -62,7 +62,6 @@ static inline enum lbfwd_drop parse_quoted(struct lbfwd_packet *packet, struct l
     memcpy(packet->key + 2 * address, transport + 2, 2);
     memcpy(packet->key + 2 * address + 2, transport, 2);
     packet->key[2 * address + 4] = protocol;
-    packet->key_length = (uint8_t)(2 * address + 5);
     packet->flow_protocol = protocol;
     packet->tcp_flags = 0; /* the quoted ones need not be there, and are the VIP's */
     packet->dst_port = load_be16(transport);
@@ -70,7 +69,7 @@ static inline enum lbfwd_drop parse_quoted(struct lbfwd_packet *packet, struct l
     return LBFWD_DROP_NONE;
 }
 
-static inline enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
+RARE enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
 {
     struct lbfwd_cursor cursor = {packet->ip + packet->l4_offset,
                                   packet->ip_length - packet->l4_offset};
@@ -86,27 +85,31 @@ static inline enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
     return LBFWD_DROP_NONE;
 }
 
-/* What a packet to a VIP is, and of which flow. */
-static inline enum lbfwd_drop parse_transport(struct lbfwd_packet *packet)
+/* Neither a flow's own packet nor a later fragment of one. */
+RARE enum lbfwd_drop parse_other(struct lbfwd_packet *packet)
 {
-    enum lbfwd_drop reason;
-    int has_ports;
-
-    if (UNLIKELY(packet->family == 6 && (is_extension(packet->protocol) || is_unknown_extension(packet->protocol))) &&
-        (reason = skip_extensions(packet)))
-        return reason;
-    has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
-    if (UNLIKELY(packet->fragment_offset) && (has_ports || packet->family == 6) &&
-        packet->protocol != IPPROTO_ICMPV6) {
-        packet->kind = LBFWD_KIND_LATER_FRAGMENT;
-        return LBFWD_DROP_NONE;
-    }
-    if (LIKELY(has_ports))
-        return parse_ports(packet);
     if (packet->protocol != (packet->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
         return LBFWD_DROP_UNSUPPORTED_PROTOCOL;
     /* A fragmented ICMP message is nothing that a stack sends about a flow. */
     return packet->fragmented ? LBFWD_DROP_FRAGMENT : parse_icmp(packet);
+}
+
+/* What a packet to a VIP is, and of which flow. */
+STEP enum lbfwd_drop parse_transport(struct lbfwd_packet *packet, uint8_t family)
+{
+    enum lbfwd_drop reason;
+    int has_ports;
+
+    if (family == 6 && UNLIKELY(is_extension(packet->protocol) || is_unknown_extension(packet->protocol)) &&
+        (reason = skip_extensions(packet)))
+        return reason;
+    has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
+    if (UNLIKELY(packet->fragment_offset) && (has_ports || family == 6) &&
+        packet->protocol != IPPROTO_ICMPV6) {
+        packet->kind = LBFWD_KIND_LATER_FRAGMENT;
+        return LBFWD_DROP_NONE;
+    }
+    return LIKELY(has_ports) ? parse_ports(packet, family) : parse_other(packet);
 }
 
 #endif

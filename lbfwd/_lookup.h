@@ -12,6 +12,13 @@ struct lbfwd_view {
     const struct lbfwd_service *services;
     const struct lbfwd_backend *backends;
     const struct lbfwd_path *paths;
+    struct lbfwd_siphash seed;           /* of the flow hash */
+};
+
+/* Most packets of a burst are for few services: the last one's is looked at first. */
+struct lbfwd_recent {
+    const struct lbfwd_vip *vip;
+    const struct lbfwd_service *service;
 };
 
 static inline uint32_t mix64(uint64_t x)
@@ -20,10 +27,13 @@ static inline uint32_t mix64(uint64_t x)
     return (uint32_t)(x >> 32);
 }
 
-static inline uint32_t vip_home(const uint8_t address[16], uint8_t family, uint32_t slots)
+/* An address as struct lbfwd_vip has it, in two words. */
+struct lbfwd_address { uint64_t low, high; };
+
+static inline uint32_t vip_home(struct lbfwd_address address, uint8_t family, uint32_t slots)
 {
-    uint64_t low = load_u64(address), high = load_u64(address + 8);
-    return mix64(low ^ rotate_left(high * 0xc2b2ae3d27d4eb4fULL, 31) ^ family) & (slots - 1);
+    uint64_t high = rotate_left(address.high * 0xc2b2ae3d27d4eb4fULL, 31);
+    return mix64(address.low ^ high ^ family) & (slots - 1);
 }
 
 static inline uint32_t service_home(uint32_t vip, uint8_t protocol, uint16_t port, uint32_t slots)
@@ -31,20 +41,42 @@ static inline uint32_t service_home(uint32_t vip, uint8_t protocol, uint16_t por
     return mix64((uint64_t)vip << 32 | (uint32_t)protocol << 16 | port) & (slots - 1);
 }
 
-static inline const struct lbfwd_vip *find_vip(const struct lbfwd_view *view,
-                                               const struct lbfwd_packet *packet)
+static inline int is_vip(const struct lbfwd_vip *vip, struct lbfwd_address address, uint8_t family)
 {
-    uint8_t address[16] = {0};
-    uint32_t mask = view->snapshot->vip_slots - 1, at;
+    return load_u64(vip->address) == address.low && load_u64(vip->address + 8) == address.high &&
+           vip->family == family;
+}
 
-    memcpy(address, destination_of(packet), packet->family == 4 ? 4 : 16);
-    at = vip_home(address, packet->family, mask + 1);
-    for (; view->vips[at].family; at = (at + 1) & mask) { /* a free slot exists: checked at take-up */
-        const struct lbfwd_vip *vip = &view->vips[at];
-        if (LIKELY(vip->family == packet->family && !memcmp(vip->address, address, 16)))
-            return vip;
-    }
+static inline const struct lbfwd_vip *probe_vip(const struct lbfwd_view *view,
+                                                struct lbfwd_address address, uint8_t family)
+{
+    uint32_t mask = view->snapshot->vip_slots - 1, at = vip_home(address, family, mask + 1);
+
+    for (; view->vips[at].family; at = (at + 1) & mask) /* a free slot exists: checked at take-up */
+        if (LIKELY(is_vip(&view->vips[at], address, family)))
+            return &view->vips[at];
     return NULL;
+}
+
+static inline struct lbfwd_address vip_address(const uint8_t *destination, uint8_t family)
+{
+    if (family == 4)
+        return (struct lbfwd_address){load_u32(destination), 0};
+    return (struct lbfwd_address){load_u64(destination), load_u64(destination + 8)};
+}
+
+STEP const struct lbfwd_vip *find_vip(const struct lbfwd_view *view, const struct lbfwd_packet *packet,
+                                      uint8_t family, const struct lbfwd_recent *recent)
+{
+    struct lbfwd_address address = vip_address(packet->ip + (family == 4 ? 16 : 24), family);
+    return LIKELY(is_vip(recent->vip, address, family)) ? recent->vip
+                                                        : probe_vip(view, address, family);
+}
+
+static inline int is_service(const struct lbfwd_service *service, uint32_t vip, uint8_t protocol,
+                             uint16_t port)
+{
+    return service->vip == vip && service->protocol == protocol && service->port == port;
 }
 
 static inline const struct lbfwd_service *probe_service(const struct lbfwd_view *view, uint32_t vip,
@@ -53,34 +85,44 @@ static inline const struct lbfwd_service *probe_service(const struct lbfwd_view 
     uint32_t mask = view->snapshot->service_slots - 1;
     uint32_t at = service_home(vip, protocol, port, mask + 1);
 
-    for (; view->services[at].protocol; at = (at + 1) & mask) {
-        const struct lbfwd_service *service = &view->services[at];
-        if (LIKELY(service->vip == vip && service->protocol == protocol && service->port == port))
-            return service;
-    }
+    for (; view->services[at].protocol; at = (at + 1) & mask)
+        if (LIKELY(is_service(&view->services[at], vip, protocol, port)))
+            return &view->services[at];
     return NULL;
 }
 
 /* The exact port first, then "every port". */
-static inline const struct lbfwd_service *find_service(const struct lbfwd_view *view,
-                                                       const struct lbfwd_vip *vip,
-                                                       const struct lbfwd_packet *packet)
+STEP const struct lbfwd_service *find_service(const struct lbfwd_view *view,
+                                              const struct lbfwd_vip *vip,
+                                              const struct lbfwd_packet *packet,
+                                              const struct lbfwd_recent *recent)
 {
-    const struct lbfwd_service *exact =
-        probe_service(view, vip->id, packet->flow_protocol, packet->dst_port);
-    return exact ? exact : probe_service(view, vip->id, packet->flow_protocol, 0);
+    uint8_t protocol = packet->flow_protocol;
+    uint16_t port = packet->dst_port;
+    const struct lbfwd_service *exact;
+
+    if (LIKELY(is_service(recent->service, vip->id, protocol, port)))
+        return recent->service;
+    exact = probe_service(view, vip->id, protocol, port);
+    return exact ? exact : probe_service(view, vip->id, protocol, 0);
 }
 
 /* The flow hash of the key, of which source affinity blanks ports and protocol. */
-static inline uint64_t affinity_hash(const struct lbfwd_view *view,
-                                     const struct lbfwd_service *service,
-                                     struct lbfwd_packet *packet)
+STEP uint64_t affinity_hash(const struct lbfwd_view *view, const struct lbfwd_service *service,
+                            struct lbfwd_packet *packet, uint8_t family)
 {
-    if (service->affinity == LBFWD_AFFINITY_SOURCE)
-        memset(packet->key + packet->key_length - 5, 0, 5);
-    if (LIKELY(packet->key_length == LBFWD_KEY4)) /* constant lengths: the loop unrolls */
-        return flow_hash(packet->key, LBFWD_KEY4, view->snapshot->hash_key);
-    return flow_hash(packet->key, LBFWD_KEY6, view->snapshot->hash_key);
+    const uint32_t length = family == 4 ? LBFWD_KEY4 : LBFWD_KEY6; /* a constant: the loop unrolls */
+
+    if (UNLIKELY(service->affinity == LBFWD_AFFINITY_SOURCE))
+        memset(packet->key + length - 5, 0, 5);
+    return flow_hash(packet->key, length, &view->seed);
+}
+
+static inline void maglev_prefetch(const struct lbfwd_view *view,
+                                   const struct lbfwd_service *service, uint64_t hash)
+{
+    const uint16_t *table = (const uint16_t *)(view->arena + service->table_offset);
+    __builtin_prefetch(&table[flow_bucket(hash, service->table_size)]);
 }
 
 /* The backend slot that the service's Maglev table names, or LBFWD_MAX_BACKENDS for none. */

@@ -17,6 +17,8 @@
 #define ETHERTYPE_VLAN 0x8100
 #define ETHERTYPE_QINQ 0x88a8
 #define IPV4_BYTES 20
+#define IPV4_PLAIN 0x45          /* version 4, no options */
+#define IPV4_FRAGMENTED 0x3fff /* "more fragments", or an offset */
 #define IPV6_BYTES 40
 #define TCP_BYTES 20
 #define UDP_BYTES 8
@@ -34,76 +36,105 @@ enum lbfwd_kind {            /* what a packet to a VIP is, once it is parsed */
 struct lbfwd_packet {
     const uint8_t *ip;       /* IP header inside the frame */
     uint32_t ip_length;      /* from the IP header: padding behind it is cut */
-    uint32_t l4_offset;      /* from ip */
-    uint16_t ethertype;
+    uint16_t ethertype_be16;
+    uint16_t l4_offset;      /* from ip; these next ones mostly are constants: one store */
+    uint8_t family;          /* 4 or 6 */
+    uint8_t kind;            /* enum lbfwd_kind */
+    uint8_t fragmented;
+    uint8_t key_length;
+    uint16_t fragment_offset; /* in units of 8 bytes */
     uint16_t dst_port;
     uint32_t fragment_id;
-    uint16_t fragment_offset; /* in units of 8 bytes */
-    uint8_t fragmented;
-    uint8_t kind;            /* enum lbfwd_kind */
-    uint8_t family;          /* 4 or 6 */
     uint8_t protocol;        /* behind IP header and extensions */
     uint8_t flow_protocol;   /* of the flow it belongs to */
     uint8_t tcp_flags;
     uint8_t tos;             /* DSCP and ECN: TOS or traffic class */
-    uint8_t key_length;
     uint8_t key[40];         /* flow key, docs/architecture.md */
 };
+
+/* Later fragments and echo requests have none. */
+static inline int has_ports_of_its_flow(const struct lbfwd_packet *packet)
+{
+    return packet->kind == LBFWD_KIND_FLOW || packet->kind == LBFWD_KIND_ICMP_ERROR;
+}
 
 static inline const uint8_t *destination_of(const struct lbfwd_packet *packet)
 {
     return packet->ip + (packet->family == 4 ? 16 : 24);
 }
 
-static inline enum lbfwd_drop parse_ethernet(const struct lbfwd_frame *frame,
-                                             struct lbfwd_cursor *cursor,
-                                             struct lbfwd_packet *packet)
+/* The ethertype (network order), or a reason to drop. */
+STEP enum lbfwd_drop parse_ethernet(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
 {
-    const uint8_t *ethernet;
-
     if (UNLIKELY(frame->wire_length > frame->length))
         return LBFWD_DROP_CUT_BY_RING;
     if (UNLIKELY(frame->packet_type == PACKET_OTHERHOST))
         return LBFWD_DROP_OTHER_HOST;
     if (UNLIKELY(frame->vlan_tagged))
         return LBFWD_DROP_VLAN_TAGGED;
-    *cursor = (struct lbfwd_cursor){frame->data, frame->length};
-    ethernet = take(cursor, ETHERNET_BYTES);
-    if (UNLIKELY(!ethernet))
+    if (UNLIKELY(frame->length < ETHERNET_BYTES))
         return LBFWD_DROP_TRUNCATED;
-    packet->ethertype = load_be16(ethernet + 12);
-    if (UNLIKELY(packet->ethertype == ETHERTYPE_VLAN || packet->ethertype == ETHERTYPE_QINQ))
-        return LBFWD_DROP_VLAN_TAGGED;
+    memcpy(&packet->ethertype_be16, frame->data + 12, 2);
     return LBFWD_DROP_NONE;
 }
 
-static inline enum lbfwd_drop parse_ipv4(struct lbfwd_cursor *cursor, struct lbfwd_packet *packet)
+RARE enum lbfwd_drop parse_ipv4_fragment(struct lbfwd_packet *packet)
 {
-    uint32_t available = cursor->left;
-    const uint8_t *ip = take(cursor, IPV4_BYTES);
-    uint32_t header;
+    packet->fragmented = 1;
+    packet->fragment_offset = load_be16(packet->ip + 6) & 0x1fff;
+    packet->fragment_id = load_be16(packet->ip + 4);
+    if (packet->fragment_offset * 8u + packet->ip_length > UINT16_MAX)
+        return LBFWD_DROP_BAD_IP_HEADER; /* no datagram is that long */
+    return LBFWD_DROP_NONE;
+}
 
-    if (UNLIKELY(!ip))
-        return LBFWD_DROP_TRUNCATED;
-    header = (ip[0] & 0x0fu) * 4;
+/* Length and checksum of a header of so many bytes, and what it says of the packet. */
+STEP enum lbfwd_drop parse_ipv4_header(struct lbfwd_packet *packet, const uint8_t *ip,
+                                       uint32_t available, uint32_t header)
+{
     packet->ip = ip;
     packet->ip_length = load_be16(ip + 2);
-    if (UNLIKELY(ip[0] >> 4 != 4 || header < IPV4_BYTES || packet->ip_length < header))
+    if (UNLIKELY(packet->ip_length < header))
         return LBFWD_DROP_BAD_IP_HEADER;
     if (UNLIKELY(packet->ip_length > available))
         return LBFWD_DROP_TRUNCATED;
     if (UNLIKELY(checksum_fold(checksum_add(0, ip, header)) != 0xffff))
         return LBFWD_DROP_BAD_IP_CHECKSUM;
-    packet->family = 4;
     packet->tos = ip[1];
     packet->protocol = ip[9];
-    packet->l4_offset = header;
-    packet->fragmented = (load_be16(ip + 6) & 0x3fff) != 0; /* "more fragments", or an offset */
-    packet->fragment_offset = load_be16(ip + 6) & 0x1fff;
-    packet->fragment_id = load_be16(ip + 4);
-    if (UNLIKELY(packet->fragment_offset * 8u + packet->ip_length > UINT16_MAX))
-        return LBFWD_DROP_BAD_IP_HEADER; /* no datagram is that long */
+    packet->l4_offset = (uint16_t)header;
+    packet->family = 4;
+    packet->kind = LBFWD_KIND_FLOW;
+    packet->fragmented = 0;
+    packet->key_length = LBFWD_KEY4;
+    packet->fragment_offset = 0;
+    if (UNLIKELY(load_be16(ip + 6) & IPV4_FRAGMENTED))
+        return parse_ipv4_fragment(packet);
     return LBFWD_DROP_NONE;
+}
+
+RARE enum lbfwd_drop parse_ipv4_options(struct lbfwd_packet *packet, const uint8_t *ip,
+                                        uint32_t available)
+{
+    uint32_t header = (ip[0] & 0x0fu) * 4;
+
+    if (ip[0] >> 4 != 4 || header < IPV4_BYTES)
+        return LBFWD_DROP_BAD_IP_HEADER;
+    if (load_be16(ip + 2) >= header && header > available)
+        return LBFWD_DROP_TRUNCATED;
+    return parse_ipv4_header(packet, ip, available, header);
+}
+
+STEP enum lbfwd_drop parse_ipv4(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
+{
+    const uint8_t *ip = frame->data + ETHERNET_BYTES;
+    uint32_t available = frame->length - ETHERNET_BYTES;
+
+    if (UNLIKELY(available < IPV4_BYTES))
+        return LBFWD_DROP_TRUNCATED;
+    if (UNLIKELY(ip[0] != IPV4_PLAIN))
+        return parse_ipv4_options(packet, ip, available);
+    return parse_ipv4_header(packet, ip, available, IPV4_BYTES); /* a constant: loops unroll */
 }
 
 struct lbfwd_extensions {
@@ -165,59 +196,63 @@ static inline enum lbfwd_drop take_extensions(struct lbfwd_cursor *cursor, uint8
     return reason;
 }
 
-static inline enum lbfwd_drop parse_ipv6(struct lbfwd_cursor *cursor, struct lbfwd_packet *packet)
+STEP enum lbfwd_drop parse_ipv6(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
 {
-    uint32_t available = cursor->left;
-    const uint8_t *ip = take(cursor, IPV6_BYTES);
+    const uint8_t *ip = frame->data + ETHERNET_BYTES;
+    uint32_t available = frame->length - ETHERNET_BYTES;
 
-    if (UNLIKELY(!ip))
+    if (UNLIKELY(available < IPV6_BYTES))
         return LBFWD_DROP_TRUNCATED;
     packet->ip = ip;
-    packet->ip_length = IPV6_BYTES + load_be16(ip + 4);
+    packet->ip_length = (uint32_t)IPV6_BYTES + load_be16(ip + 4);
     if (UNLIKELY(ip[0] >> 4 != 6))
         return LBFWD_DROP_BAD_IP_HEADER;
     if (UNLIKELY(packet->ip_length > available))
         return LBFWD_DROP_TRUNCATED;
-    packet->family = 6;
     packet->tos = (uint8_t)(load_be16(ip) >> 4);
     packet->protocol = ip[6];
     packet->l4_offset = IPV6_BYTES;
+    packet->family = 6;
+    packet->kind = LBFWD_KIND_FLOW;
     packet->fragmented = 0;
+    packet->key_length = LBFWD_KEY6;
     packet->fragment_offset = 0;
     return LBFWD_DROP_NONE;
 }
 
-static inline enum lbfwd_drop parse_ip(struct lbfwd_cursor *cursor, struct lbfwd_packet *packet)
+/* family: of the packet; a constant where it is called, so that each has code of its own. */
+STEP enum lbfwd_drop parse_ip(const struct lbfwd_frame *frame, struct lbfwd_packet *packet,
+                              uint8_t family)
 {
-    switch (packet->ethertype) {
-    case ETHERTYPE_IPV4:
-        return parse_ipv4(cursor, packet);
-    case ETHERTYPE_IPV6:
-        return parse_ipv6(cursor, packet);
-    default:
-        return LBFWD_DROP_NOT_IP;
-    }
+    return family == 4 ? parse_ipv4(frame, packet) : parse_ipv6(frame, packet);
+}
+
+STEP void fill_key(struct lbfwd_packet *packet, const uint8_t *addresses, uint32_t bytes,
+                   const uint8_t *ports)
+{
+    memcpy(packet->key, addresses, bytes);
+    memcpy(packet->key + bytes, ports, 4);
+    packet->key[bytes + 4] = packet->protocol;
 }
 
 /* source | destination | source port | destination port | protocol */
-static inline void make_flow_key(struct lbfwd_packet *packet, const uint8_t *ports)
+STEP void make_flow_key(struct lbfwd_packet *packet, uint8_t family, const uint8_t *ports)
 {
-    uint32_t addresses = packet->family == 4 ? 8 : 32;
-    memcpy(packet->key, packet->ip + (packet->family == 4 ? 12 : 8), addresses);
-    memcpy(packet->key + addresses, ports, 4);
-    packet->key[addresses + 4] = packet->protocol;
-    packet->key_length = (uint8_t)(addresses + 5);
+    if (family == 4)
+        fill_key(packet, packet->ip + 12, 8, ports);
+    else
+        fill_key(packet, packet->ip + 8, 32, ports);
 }
 
 /* Moves on behind the extension headers. After the look-up of the VIP: what is not for us is
  * counted as that, whatever it carries. */
-static inline enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
+RARE enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
 {
     struct lbfwd_cursor cursor = {packet->ip + IPV6_BYTES, packet->ip_length - IPV6_BYTES};
     struct lbfwd_extensions extensions;
     enum lbfwd_drop reason = take_extensions(&cursor, packet->protocol, &extensions);
 
-    packet->l4_offset = IPV6_BYTES + extensions.bytes;
+    packet->l4_offset = (uint16_t)(IPV6_BYTES + extensions.bytes);
     packet->protocol = extensions.protocol;
     packet->fragmented = extensions.fragmented;
     packet->fragment_offset = extensions.fragment_offset;
@@ -225,20 +260,23 @@ static inline enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
     return reason;
 }
 
-static inline enum lbfwd_drop parse_ports(struct lbfwd_packet *packet)
+STEP enum lbfwd_drop parse_ports(struct lbfwd_packet *packet, uint8_t family)
 {
-    struct lbfwd_cursor cursor = {packet->ip + packet->l4_offset,
-                                  packet->ip_length - packet->l4_offset};
-    int tcp = packet->protocol == IPPROTO_TCP;
-    const uint8_t *header = take(&cursor, tcp ? TCP_BYTES : UDP_BYTES);
+    const uint8_t *header = packet->ip + packet->l4_offset;
+    uint32_t available = packet->ip_length - packet->l4_offset;
+    uint8_t protocol = packet->protocol, flags = 0;
 
-    if (UNLIKELY(!header))
+    if (UNLIKELY(available < UDP_BYTES))
         return LBFWD_DROP_TRUNCATED;
-    packet->tcp_flags = tcp ? header[13] : 0;
+    if (protocol == IPPROTO_TCP) {
+        if (UNLIKELY(available < TCP_BYTES))
+            return LBFWD_DROP_TRUNCATED;
+        flags = header[13];
+    }
+    packet->flow_protocol = protocol;
+    packet->tcp_flags = flags;
     packet->dst_port = load_be16(header + 2);
-    packet->flow_protocol = packet->protocol;
-    packet->kind = LBFWD_KIND_FLOW;
-    make_flow_key(packet, header);
+    make_flow_key(packet, family, header);
     return LBFWD_DROP_NONE;
 }
 

@@ -43,7 +43,7 @@ static inline uint8_t *reply_headers(uint8_t *out, const struct lbfwd_frame *fra
 
     memcpy(out, frame->data + 6, 6);
     memcpy(out + 6, frame->data, 6);
-    store_be16(out + 12, packet->ethertype);
+    memcpy(out + 12, &packet->ethertype_be16, 2);
     if (packet->family == 6) {
         store_be32(ip, 0x60000000);
         store_be16(ip + 4, (uint16_t)length);

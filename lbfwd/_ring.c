@@ -10,35 +10,27 @@
 #define TURN_BURSTS 1024     /* then Python may look at signals */
 #define SWEEP_SECONDS 1800   /* within this every flow table entry is looked at */
 
-/* ---- one packet ---- */
+/* ---- what a packet may need besides ---- */
 
-static enum lbfwd_drop send_to(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                               const struct lbfwd_packet *packet, struct lbfwd_owner owner,
-                               uint64_t hash)
+/* To the backend that the job names, by the way that its hash has. */
+RARE enum lbfwd_drop send_by_hash(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
-    const struct lbfwd_path *path = choose_path(&w->view, owner.backend, hash);
-    struct lbfwd_route route;
-
-    if (UNLIKELY(!path))
-        return LBFWD_DROP_NO_NEXT_HOP;
-    route.tx = &w->tx[path->tx];
-    route.wrap = (struct lbfwd_wrap){path, source_entropy(path, hash), packet->tos, packet->ethertype};
-    route.owner = owner;
-    return emit(w, frame, packet, &route);
+    job->path = choose_path(&w->view, job->backend, job->hash);
+    return job->path ? emit(w, job) : LBFWD_DROP_NO_NEXT_HOP;
 }
 
 static void forward_and_count(struct lbfwd_worker *w, const struct lbfwd_frame *frame);
 
 /* The datagram's other fragments follow this one; those that came before it do so now. */
-static void lead(struct lbfwd_worker *w, const struct lbfwd_packet *packet,
-                 struct lbfwd_owner owner, uint64_t hash)
+static void lead(struct lbfwd_worker *w, const struct lbfwd_job *job)
 {
-    uint64_t key = fragment_key(packet, w->view.snapshot->hash_key);
+    uint64_t key = fragment_key(&job->packet, &w->view.seed);
     struct lbfwd_fragments *fragments = w->fragments;
 
     *fragment_place(fragments, key) = (struct lbfwd_fragment_route){
-        .key = key, .affinity_hash = hash, .since_ms = w->now_ms, .service = owner.service,
-        .backend = owner.backend, .incarnation = w->view.backends[owner.backend].incarnation};
+        .key = key, .affinity_hash = job->hash, .since_ms = w->now_ms,
+        .service = job->counter, .backend = job->backend,
+        .incarnation = w->view.backends[job->backend].incarnation};
     for (uint32_t i = 0; i < fragments->count; i++) {
         uint32_t at = (fragments->oldest + i) % HELD_MOST;
         struct lbfwd_frame frame;
@@ -51,10 +43,10 @@ static void lead(struct lbfwd_worker *w, const struct lbfwd_packet *packet,
 }
 
 /* A later fragment goes where its datagram's first went, or waits for that. */
-static enum lbfwd_drop follow(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                              const struct lbfwd_packet *packet)
+static enum lbfwd_drop follow(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
-    uint64_t key = fragment_key(packet, w->view.snapshot->hash_key);
+    const struct lbfwd_frame *frame = job->frame;
+    uint64_t key = fragment_key(&job->packet, &w->view.seed);
     const struct lbfwd_fragment_route *first = fragment_find(w->fragments, key, w->now_ms);
 
     if (!first) {
@@ -68,88 +60,161 @@ static enum lbfwd_drop follow(struct lbfwd_worker *w, const struct lbfwd_frame *
     if (first->backend >= w->view.snapshot->backends ||
         w->view.backends[first->backend].incarnation != first->incarnation)
         return LBFWD_DROP_FRAGMENT_UNMATCHED;
-    return send_to(w, frame, packet,
-                   (struct lbfwd_owner){.service = first->service, .backend = first->backend},
-                   first->affinity_hash);
-}
-
-static enum lbfwd_drop serve(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                             struct lbfwd_packet *packet, const struct lbfwd_service *service)
-{
-    uint64_t hash = affinity_hash(&w->view, service, packet);
-    struct lbfwd_owner owner = {.service = service->counter};
-    enum lbfwd_drop reason;
-
-    owner.backend = choose_backend(w, service, packet, hash);
-    if (UNLIKELY(owner.backend >= LBFWD_MAX_BACKENDS))
-        return answer_empty(w, frame, packet, service);
-    reason = send_to(w, frame, packet, owner, hash);
-    if (UNLIKELY(packet->fragmented))
-        lead(w, packet, owner, hash);
-    return reason;
+    job->counter = first->service;
+    job->backend = first->backend;
+    job->hash = first->affinity_hash;
+    return send_by_hash(w, job);
 }
 
 /* Echo is answered here, or by the backend that the sender's address has at the VIP's first
  * service, or by nobody. */
-static enum lbfwd_drop serve_echo(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
-                                  struct lbfwd_packet *packet, const struct lbfwd_vip *vip)
+static enum lbfwd_drop serve_echo(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
     static const uint8_t no_ports[4];
+    struct lbfwd_packet *packet = &job->packet;
+    const struct lbfwd_vip *vip =
+        probe_vip(&w->view, vip_address(destination_of(packet), packet->family), packet->family);
     const struct lbfwd_service *service;
-    struct lbfwd_owner owner;
-    uint64_t hash;
 
     if (w->view.snapshot->echo == LBFWD_ECHO_REPLY)
-        return answer_echo(w, frame, packet);
+        return answer_echo(w, job->frame, packet);
     service = probe_service(&w->view, vip->id, vip->echo_protocol, vip->echo_port);
     if (w->view.snapshot->echo == LBFWD_ECHO_DROP || !service)
         return LBFWD_DROP_ECHO_REFUSED;
-    make_flow_key(packet, no_ports);
+    make_flow_key(packet, packet->family, no_ports);
     packet->key[packet->key_length - 1] = 0; /* nor a protocol: the key of source affinity */
-    hash = flow_hash(packet->key, packet->key_length, w->view.snapshot->hash_key);
-    owner.service = service->counter;
-    owner.backend = maglev_backend(&w->view, service, hash);
-    if (owner.backend >= LBFWD_MAX_BACKENDS)
-        return LBFWD_DROP_NO_BACKEND;
-    return send_to(w, frame, packet, owner, hash);
+    job->counter = service->counter;
+    job->hash = flow_hash(packet->key, packet->key_length, &w->view.seed);
+    job->backend = maglev_backend(&w->view, service, job->hash);
+    return job->backend < LBFWD_MAX_BACKENDS ? send_by_hash(w, job) : LBFWD_DROP_NO_BACKEND;
 }
 
-/* parse, find the service, pick the backend, wrap: the reason when that ends early. */
-static inline enum lbfwd_drop forward(struct lbfwd_worker *w, const struct lbfwd_frame *frame)
+/* ---- a burst, step by step ---- */
+
+/* What the packet is, for which service and of which flow. `family` is a constant: IPv4 and IPv6
+ * each have code of their own. */
+STEP enum lbfwd_drop identify_ip(struct lbfwd_worker *w, struct lbfwd_job *job,
+                                 struct lbfwd_recent *recent, uint8_t family)
 {
-    struct lbfwd_packet packet;
-    struct lbfwd_cursor cursor;
+    struct lbfwd_packet *packet = &job->packet;
     const struct lbfwd_service *service;
     const struct lbfwd_vip *vip;
     enum lbfwd_drop reason;
 
-    if ((reason = parse_ethernet(frame, &cursor, &packet)))
+    if (UNLIKELY(reason = parse_ip(job->frame, packet, family)))
         return reason;
-    if ((reason = parse_ip(&cursor, &packet)))
-        return reason;
-    if (UNLIKELY(!w->published || !(vip = find_vip(&w->view, &packet))))
+    if (UNLIKELY(!w->published || !(vip = find_vip(&w->view, packet, family, recent))))
         return LBFWD_DROP_NO_VIP;
-    if ((reason = parse_transport(&packet)))
+    if (UNLIKELY(reason = parse_transport(packet, family)))
         return reason;
-    if (UNLIKELY(is_unfinished_fragment(frame, &packet)))
+    if (UNLIKELY(is_unfinished_fragment(job->frame, packet)))
         return LBFWD_DROP_BAD_OFFLOAD;
-    if (UNLIKELY(packet.kind == LBFWD_KIND_LATER_FRAGMENT))
-        return follow(w, frame, &packet);
-    if (UNLIKELY(packet.kind == LBFWD_KIND_ECHO_REQUEST))
-        return serve_echo(w, frame, &packet, vip);
-    if (UNLIKELY(!(service = find_service(&w->view, vip, &packet))))
-        return packet.kind == LBFWD_KIND_FLOW ? LBFWD_DROP_NO_SERVICE : LBFWD_DROP_ICMP_UNMATCHED;
-    return serve(w, frame, &packet, service);
+    if (UNLIKELY(!has_ports_of_its_flow(packet)))
+        return LBFWD_DROP_NONE;
+    if (UNLIKELY(!(service = find_service(&w->view, vip, packet, recent))))
+        return packet->kind == LBFWD_KIND_FLOW ? LBFWD_DROP_NO_SERVICE : LBFWD_DROP_ICMP_UNMATCHED;
+    *recent = (struct lbfwd_recent){vip, service};
+    job->hash = affinity_hash(&w->view, service, packet, family);
+    job->counter = service->counter;
+    job->home = flow_home(&w->flows, flow_key(job->hash, job->counter));
+    __builtin_prefetch(&w->flows.own[job->home.first]);
+    if (packet->tcp_flags & TCP_SYN) /* most likely in neither bucket */
+        __builtin_prefetch(&w->flows.own[job->home.second]);
+    job->service = service;
+    return LBFWD_DROP_NONE;
+}
+
+STEP enum lbfwd_drop identify(struct lbfwd_worker *w, struct lbfwd_job *job,
+                              struct lbfwd_recent *recent)
+{
+    enum lbfwd_drop reason = parse_ethernet(job->frame, &job->packet);
+
+    if (UNLIKELY(reason))
+        return reason;
+    switch (job->packet.ethertype_be16) {
+    case __builtin_bswap16(ETHERTYPE_IPV4):
+        return identify_ip(w, job, recent, 4);
+    case __builtin_bswap16(ETHERTYPE_IPV6):
+        return identify_ip(w, job, recent, 6);
+    case __builtin_bswap16(ETHERTYPE_VLAN):
+    case __builtin_bswap16(ETHERTYPE_QINQ):
+        return LBFWD_DROP_VLAN_TAGGED;
+    default:
+        return LBFWD_DROP_NOT_IP;
+    }
+}
+
+/* All that has no backend, no next hop, or more to it than being sent. */
+RARE enum lbfwd_drop finish_unusual(struct lbfwd_worker *w, struct lbfwd_job *job)
+{
+    enum lbfwd_drop reason;
+
+    if (job->packet.kind == LBFWD_KIND_ECHO_REQUEST)
+        return serve_echo(w, job);
+    if (job->packet.kind == LBFWD_KIND_LATER_FRAGMENT)
+        return follow(w, job);
+    if (job->backend >= LBFWD_MAX_BACKENDS)
+        return answer_empty(w, job->frame, &job->packet, job->service);
+    reason = send_by_hash(w, job);
+    if (job->packet.fragmented)
+        lead(w, job);
+    return reason;
+}
+
+/* Out of the node; the reason when it stays. */
+STEP enum lbfwd_drop finish(struct lbfwd_worker *w, struct lbfwd_job *job)
+{
+    if (UNLIKELY(!job->path || job->packet.fragmented))
+        return finish_unusual(w, job);
+    return emit(w, job);
+}
+
+static void identify_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
+{
+    struct lbfwd_recent recent = {w->view.vips, w->view.services};
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct lbfwd_job *job = &jobs[i];
+        job->service = NULL;
+        job->path = NULL;
+        job->reason = identify(w, job, &recent);
+    }
+}
+
+static void finish_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct lbfwd_job *job = &jobs[i];
+        enum lbfwd_drop reason = UNLIKELY(job->reason) ? job->reason : finish(w, job);
+        if (UNLIKELY(reason))
+            tx_count_drop(w->counters, reason, 1);
+    }
+}
+
+/* Each step for all packets before the next: what a step asks for, the next one finds in the cache. */
+static void forward_jobs(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
+{
+    identify_all(w, jobs, n);
+    choose_all(w, jobs, n);
+    finish_all(w, jobs, n);
 }
 
 static void forward_and_count(struct lbfwd_worker *w, const struct lbfwd_frame *frame)
 {
-    enum lbfwd_drop reason = forward(w, frame);
-    if (UNLIKELY(reason))
-        tx_count_drop(w->counters, reason, 1);
+    struct lbfwd_job job = {.frame = frame};
+    forward_jobs(w, &job, 1);
 }
 
-/* ---- one burst ---- */
+static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+{
+    struct lbfwd_job jobs[LBFWD_BURST];
+
+    for (uint32_t i = 0; i < n; i++)
+        jobs[i].frame = &frames[i];
+    forward_jobs(w, jobs, n);
+}
+
+/* ---- bursts ---- */
 
 /* What time does: fragments that waited in vain are dropped, old flows make room. */
 static void tick(struct lbfwd_worker *w)
@@ -178,10 +243,9 @@ static uint32_t forward_burst(struct lbfwd_worker *w, uint32_t ring)
     ADD_COUNT(w->slot->frames, n);
     ADD_COUNT(w->slot->bursts, 1);
     read_clock(w);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         frames[i].rx = (uint8_t)ring;
-        forward_and_count(w, &frames[i]);
-    }
+    forward_frames(w, frames, n);
     flush_all(w);
     rx_give_back(rx);
     return n;

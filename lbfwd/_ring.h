@@ -7,7 +7,7 @@
  * the host's (_be16, _be32).
  */
 
-#define LBFWD_ABI 2
+#define LBFWD_ABI 3
 #define LBFWD_MAX_WORKERS 64
 #define LBFWD_MAX_RX 16        /* receiving interfaces */
 #define LBFWD_MAX_TX 32        /* output interfaces */
@@ -186,7 +186,7 @@ struct lbfwd_path {          /* one next hop of one backend; one cache line */
     uint8_t tx;              /* output interface: index of the TX ring */
     uint16_t mtu;            /* largest outer IP packet */
     uint8_t entropy_bits;    /* so many low bits of the outer source come from the flow hash */
-    uint8_t unused;
+    uint8_t fragments;       /* 1: outer IPv4 without DF, each packet has an identification */
 };
 
 struct lbfwd_snapshot {      /* one generation */

@@ -17,6 +17,12 @@ static inline int is_super_frame(const struct lbfwd_frame *frame)
     return frame->offload.gso_type != VIRTIO_NET_HDR_GSO_NONE;
 }
 
+/* Hardware was to do something to it: a super-frame, or a checksum that is left out. */
+static inline int is_unfinished(const struct lbfwd_frame *frame)
+{
+    return (frame->offload.gso_type | (frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) != 0;
+}
+
 /* How one packet becomes several. */
 struct lbfwd_cut {
     uint32_t headers;         /* each part has them: IP and transport header, or IP header only */
@@ -122,8 +128,7 @@ static inline uint32_t write_segment(uint8_t *ip, const struct lbfwd_packet *pac
 static inline int is_unfinished_fragment(const struct lbfwd_frame *frame,
                                          const struct lbfwd_packet *packet)
 {
-    return packet->fragmented &&
-           (is_super_frame(frame) || frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
+    return packet->fragmented && is_unfinished(frame);
 }
 
 /* Whether the checksum that the metadata ask for is the transport header's own: anywhere else it

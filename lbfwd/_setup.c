@@ -297,7 +297,8 @@ int lbfwd_maglev_populate(uint16_t *table, uint32_t size, const uint32_t *offset
 
 uint64_t lbfwd_flow_hash(const uint8_t *key, uint32_t length, const uint64_t hash_key[2])
 {
-    return flow_hash(key, length, hash_key);
+    const struct lbfwd_siphash seed = siphash_seed(hash_key);
+    return flow_hash(key, length, &seed);
 }
 
 uint32_t lbfwd_bucket(uint64_t hash, uint32_t table_size)

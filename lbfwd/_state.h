@@ -18,7 +18,8 @@ static inline int is_power_of_two(uint32_t n)
 
 static inline int vip_insert(struct lbfwd_vip *vips, uint32_t slots, const struct lbfwd_vip *vip)
 {
-    uint32_t at = vip_home(vip->address, vip->family, slots);
+    struct lbfwd_address address = {load_u64(vip->address), load_u64(vip->address + 8)};
+    uint32_t at = vip_home(address, vip->family, slots);
 
     for (uint32_t tries = 1; tries < slots; tries++, at = (at + 1) & (slots - 1)) {
         if (!vips[at].family) {
@@ -128,6 +129,7 @@ static inline struct lbfwd_view view_of(const uint8_t *arena, uint64_t offset)
         .services = (const void *)(arena + s->services_offset),
         .backends = (const void *)(arena + s->backends_offset),
         .paths = (const void *)(arena + s->paths_offset),
+        .seed = siphash_seed(s->hash_key),
     };
 }
 

@@ -14,6 +14,11 @@
 #include "_state.h"
 #include "_tx.h"
 
+#define HUGE_PAGE (2ULL << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25      /* C libraries before 2.37 do not name it */
+#endif
+
 #define ANSWERS_A_SECOND 1000 /* of one worker and kind */
 #define ANSWERS_AT_ONCE 100
 
@@ -69,6 +74,25 @@ static inline void *map_shared(int fd, uint64_t bytes, int protection)
     return map == MAP_FAILED ? NULL : map;
 }
 
+/* The same where huge pages can lie under it, and with them where the kernel has some (from 6.1 on;
+ * madvise(2), MADV_COLLAPSE): a table that is read at random costs a page walk a look otherwise. */
+static inline void *map_shared_huge(int fd, uint64_t bytes)
+{
+    uint64_t reserved = bytes + HUGE_PAGE;
+    uint8_t *place = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *map;
+
+    if (place == MAP_FAILED)
+        return NULL;
+    map = place + (-(uintptr_t)place & (HUGE_PAGE - 1));
+    if (map != place)
+        munmap(place, (uint64_t)(map - place));
+    munmap(map + bytes, (uint64_t)(place + reserved - map) - bytes);
+    if (mmap(map, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return NULL;
+    (void)madvise(map, bytes, MADV_COLLAPSE);
+    return map;
+}
+
 /* The file must be at least as large as it says: a shorter one would end a reader by SIGBUS. */
 static inline int file_holds(int fd, uint64_t bytes)
 {
@@ -103,7 +127,7 @@ static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd)
     w->flows_bytes = LBFWD_FLOWS_HEADER + header.workers * region;
     if (!file_holds(fd, w->flows_bytes))
         return -EBADMSG;
-    w->flows_map = map_shared(fd, w->flows_bytes, PROT_READ | PROT_WRITE);
+    w->flows_map = map_shared_huge(fd, w->flows_bytes);
     if (!w->flows_map)
         return -errno;
     w->flows.all = (const void *)((const uint8_t *)w->flows_map + LBFWD_FLOWS_HEADER);

@@ -8,6 +8,8 @@ IPAddress = IPv4Address | IPv6Address
 _TTL = 64
 _GRE = 47
 _DONT_FRAGMENT = 0x4000
+_IPV4_HEADER = 14 + 20 + 4  # Ethernet, IPv4, GRE
+_FLAGS_AT = 14 + 6
 
 
 def checksum(data: bytes) -> int:
@@ -49,3 +51,9 @@ def outer_header(
         outer = _outer_ipv4(*ends, 0 if may_fragment else _DONT_FRAGMENT)
         return dst_mac + src_mac + b"\x08\x00" + outer + bytes(4)
     return dst_mac + src_mac + b"\x86\xdd" + _outer_ipv6(*ends) + bytes(4)
+
+
+def needs_identification(header: bytes) -> bool:
+    """Return whether it is an outer IPv4 header without DF: its packets may be fragmented."""
+    flags = int.from_bytes(header[_FLAGS_AT : _FLAGS_AT + 2], "big")
+    return len(header) == _IPV4_HEADER and not flags & _DONT_FRAGMENT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lbfwd._ringlib import ffi, lib
-from lbfwd.encap import IPAddress
+from lbfwd.encap import IPAddress, needs_identification
 
 CONTROL_BYTES: int = ffi.sizeof("struct lbfwd_control")
 FLOWS_HEADER: int = lib.LBFWD_FLOWS_HEADER
@@ -136,6 +136,7 @@ def pack_paths(paths: Sequence[PathRow]) -> bytes:
         row.header_len, row.tx = len(path.header), path.tx
         row.mtu = min(path.mtu, 0xFFFF)
         row.entropy_bits = path.entropy_bits
+        row.fragments = needs_identification(path.header)
     return bytes(ffi.buffer(rows))
 
 
