@@ -22,7 +22,7 @@ class Figure:
     rounds: int
 
     def __str__(self) -> str:
-        return f"{self.median:.4g} ({self.low:.4g} – {self.high:.4g})"
+        return f"{self.median:.4g} ({self.low:.4g} to {self.high:.4g})"
 
     def plain(self) -> dict[str, float]:
         """Return it for JSON."""

@@ -49,9 +49,8 @@ def from_plain(plain: Mapping[str, object]) -> Target:
     values = plain["values"]
     if not isinstance(values, Sequence) or not isinstance(plain["bound"], int | float):
         raise TypeError(f"no target: {plain!r}")
-    return Target(
-        str(plain["name"]), float(plain["bound"]), bool(plain["at_least"]), tuple(map(float, values))
-    )
+    bound, wanted = float(plain["bound"]), bool(plain["at_least"])
+    return Target(str(plain["name"]), bound, wanted, tuple(map(float, values)))
 
 
 def at_least(name: str, bound: float, values: Sequence[float]) -> Target:
