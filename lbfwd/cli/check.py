@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lbfwd.config import Config, ConfigError, Problem, load
 from lbfwd.config.machine import this_machine
+from lbfwd.config.problem import show
 from lbfwd.config.warn import warnings
 
 HELP = "Check a configuration file against its rules and this machine; change nothing."
@@ -16,11 +17,15 @@ HELP = "Check a configuration file against its rules and this machine; change no
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found; ``summary`` is one line for a configuration without errors."""
+    """What was found; for a configuration without errors ``summary`` is one line about it.
+
+    ``workers``: slot, cpu and the settings in force of each worker.
+    """
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()
     summary: str = ""
+    workers: tuple[dict[str, object], ...] = ()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +49,7 @@ def examine(path: Path) -> Verdict:
     file = str(path)
     try:
         config = load(path, machine=this_machine())
-        return Verdict((), warnings(config, file), _summary(config, file))
+        return Verdict((), warnings(config, file), _summary(config, file), _workers(config))
     except ConfigError as error:
         return Verdict(error.problems)
     except OSError as error:
@@ -63,13 +68,28 @@ def _summary(config: Config, file: str) -> str:
     return f"{file}: good: {text}"
 
 
+def _workers(config: Config) -> tuple[dict[str, object], ...]:
+    return tuple(
+        {"slot": slot, "cpu": cpu} | settings.model_dump()
+        for slot, (cpu, settings) in enumerate(config.settings_by_cpu.items())
+    )
+
+
 def _print_text(verdict: Verdict) -> None:
     _print_problems("error", verdict.errors)
     _print_problems("warning", verdict.warnings)
     if verdict.summary:
         print(verdict.summary)
+        _print_table(verdict.workers)
 
 
 def _print_problems(kind: str, problems: Iterable[Problem]) -> None:
     for problem in problems:
         print(f"{kind}: {problem}", file=sys.stderr)
+
+
+def _print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    lines = [list(rows[0]), *([show(value).strip('"') for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))

@@ -55,6 +55,7 @@ def _workers(status: "Status") -> "RenderableType":
         (
             worker.slot,
             worker.cpu,
+            worker.settings.ring,
             worker.pid or "-",
             worker.state,
             worker.restarts,
@@ -69,7 +70,8 @@ def _workers(status: "Status") -> "RenderableType":
         for worker in status.workers
     ]
     names = (
-        "slot cpu pid state restarts heartbeat seen bursts sends ring-packets ring-drops freezes"
+        "slot cpu ring pid state restarts heartbeat seen bursts sends "
+        "ring-packets ring-drops freezes"
     )
     return _table("workers", names.split(), rows)
 

@@ -12,7 +12,9 @@ from lbfwd.config.model import (
     Node,
     Pool,
     Service,
+    Worker,
     Workers,
+    WorkerSettings,
     entropy_bits,
 )
 from lbfwd.config.problem import ConfigError, Problem
@@ -30,6 +32,8 @@ __all__ = [
     "Pool",
     "Problem",
     "Service",
+    "Worker",
+    "WorkerSettings",
     "Workers",
     "entropy_bits",
     "load",

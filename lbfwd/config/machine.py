@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,13 @@ class Machine:
     """What a configuration needs to know of a machine.
 
     ``interfaces`` maps names to hardware types (ARPHRD_*, linux/if_arp.h) in the network
-    namespace that the process is in; ``cpus`` are those online.
+    namespace that the process is in; ``cpus`` are those online, ``allowed`` those of them that
+    processes of ours may run on (cpuset(7)).
     """
 
     interfaces: Mapping[str, int]
     cpus: frozenset[int]
+    allowed: frozenset[int]
 
 
 def lacking(
@@ -37,7 +40,7 @@ def lacking(
         if isinstance(name, str) and (rule := _interface_rule(name, machine.interfaces)):
             yield Finding(("node", "interfaces", index), show(name), rule)
     wanted = [cpu for cpu in cpus if isinstance(cpu, int)]
-    for rule in _cpu_rules(wanted, machine.cpus):
+    for rule in _cpu_rules(wanted, machine):
         yield Finding(("workers", "cpus"), show(wanted), rule)
 
 
@@ -50,14 +53,20 @@ def _interface_rule(name: str, present: Mapping[str, int]) -> str:
     return ""
 
 
-def _cpu_rules(wanted: Sequence[int], online: Collection[int]) -> Iterator[str]:
+def _cpu_rules(wanted: Sequence[int], machine: Machine) -> Iterator[str]:
+    online = machine.cpus
     if len(wanted) > len(online):
         yield f"{len(wanted)} workers, but this machine has {len(online)} cores"
     if offline := [cpu for cpu in wanted if cpu not in online]:
-        yield f"not online: {', '.join(map(str, offline))}; online: {_ranges(online)}"
+        yield f"not online: {', '.join(map(str, offline))}; online: {ranges(online)}"
+    if barred := [cpu for cpu in wanted if cpu in online - machine.allowed]:
+        yield (
+            f"not allowed by the cpuset of this process: {', '.join(map(str, barred))};"
+            f" allowed: {ranges(machine.allowed)}"
+        )
 
 
-def _ranges(cpus: Collection[int]) -> str:
+def ranges(cpus: Collection[int]) -> str:
     """Write a cpu list as the kernel does: ``0-3,8``."""
     starts = sorted(cpu for cpu in cpus if cpu - 1 not in cpus)
     ends = sorted(cpu for cpu in cpus if cpu + 1 not in cpus)
@@ -76,10 +85,9 @@ def parse_ranges(text: str) -> frozenset[int]:
 def this_machine() -> Machine:
     """Ask the kernel. Raises OSError when it does not tell.
 
-    Interfaces come by ioctl: /sys may show another network namespace. The cpus online count, not
-    our own affinity: the supervisor may be pinned away from its workers' cores.
+    Interfaces come by ioctl: /sys may show another network namespace.
     """
-    return Machine(_hardware_types(), _online_cpus())
+    return Machine(_hardware_types(), _online_cpus(), usable_cpus())
 
 
 def _hardware_types() -> dict[str, int]:
@@ -100,3 +108,18 @@ def _online_cpus() -> frozenset[int]:
         return parse_ranges(_ONLINE_CPUS.read_text())
     except OSError:  # no /sys, as in some containers
         return frozenset(range(os.cpu_count() or 1))
+
+
+def usable_cpus() -> frozenset[int]:
+    """Return the cpus that a process of ours can be pinned to.
+
+    Our own affinity does not tell: the supervisor may be pinned away from its workers' cores. So a
+    thread of its own asks for every cpu and looks at what the kernel grants (cpuset(7)).
+    """
+
+    def ask() -> set[int]:
+        os.sched_setaffinity(0, _online_cpus())
+        return os.sched_getaffinity(0)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return frozenset(thread.submit(ask).result())

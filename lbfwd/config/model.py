@@ -39,6 +39,7 @@ MAX_SERVICES = 65536
 MAX_MEMBERS = 65535
 MAX_BACKENDS = 131072
 
+MAX_CPU = 65535
 MAX_WEIGHT = 65535
 MAX_TABLE_SIZE = 2**24
 DEFAULT_TABLE_SIZE = 65537
@@ -185,10 +186,22 @@ def service_name(vip: object, protocol: object, port: object) -> str:
     return f"{host}:{'any' if port is None else port}/{protocol}"
 
 
+def worker_name(cpu: object) -> str:
+    """Name the ``[[worker]]`` of a cpu."""
+    return f"cpu {cpu}"
+
+
 Name = Annotated[str, PlainValidator(parse_name)]
 Interface = Annotated[str, PlainValidator(parse_interface)]
 Address = Annotated[IPAddress, PlainValidator(parse_address)]
 Prefix = Annotated[IPNetwork, PlainValidator(parse_prefix)]
+Cpu = Annotated[int, _whole(0, MAX_CPU)]
+Ring = Literal["v3", "v2"]
+RxRingMib = Annotated[int, _whole(1, 4096)]
+RxBlockKib = Annotated[int, _whole(128, 4096)]
+RxRetireMs = Annotated[int, _whole(1, 1000)]
+BusyPollUs = Annotated[int, _whole(0, 100_000)]
+TxRingFrames = Annotated[int, PlainValidator(parse_tx_ring_frames)]
 
 
 def _array(shortest: int = 0, longest: int | None = None) -> Any:
@@ -226,30 +239,56 @@ class Node(_Table):
     echo: Literal["reply", "backend", "drop"] = "reply"
 
 
-class Workers(_Table):
-    """The forwarding processes, one a cpu, and their rings (Documentation/networking/packet_mmap).
+class WorkerSettings(_Table):
+    """What one worker may have of its own: its rings (Documentation/networking/packet_mmap).
 
     ``rx_block_kib`` is at least 128, so that a 64 KiB super-frame and its headers fit into a
     block. Every ``rx_retire_ms`` a block is handed over however full it is: the number of blocks
     times that is how long packets can wait for a worker (512 ms by default, more than it takes to
-    replace one that died). ``flows`` is how many live flows one worker can hold, at 24 bytes
-    each in a file of the runtime directory.
+    replace one that died). docs/tuning.md says what each key gave.
     """
 
-    cpus: Annotated[
-        tuple[Annotated[int, _whole(0, 65535)], ...],
-        _array(1, MAX_WORKERS),
-        AfterValidator(_each_once),
-    ]
-    ring: Literal["v3", "v2"] = "v3"
-    rx_ring_mib: Annotated[int, _whole(1, 4096)] = DEFAULT_RX_RING_MIB
-    rx_block_kib: Annotated[int, _whole(128, 4096)] = DEFAULT_RX_BLOCK_KIB
-    rx_retire_ms: Annotated[int, _whole(1, 1000)] = 1
-    busy_poll_us: Annotated[int, _whole(0, 100_000)] = 0
-    tx_ring_frames: Annotated[int, PlainValidator(parse_tx_ring_frames)] = 4096
+    ring: Ring = "v3"
+    rx_ring_mib: RxRingMib = DEFAULT_RX_RING_MIB
+    rx_block_kib: RxBlockKib = DEFAULT_RX_BLOCK_KIB
+    rx_retire_ms: RxRetireMs = 1
+    busy_poll_us: BusyPollUs = 0
+    tx_ring_frames: TxRingFrames = 4096
     qdisc_bypass: bool = False
+
+
+class Workers(WorkerSettings):
+    """The forwarding processes, one a cpu, in the order of their slots.
+
+    ``flows`` is how many live flows one worker can hold, at 24 bytes each in a file of the runtime
+    directory.
+    """
+
+    cpus: Annotated[tuple[Cpu, ...], _array(1, MAX_WORKERS), AfterValidator(_each_once)]
     fanout: Literal["hash", "cpu", "queue"] = "hash"
     flows: Annotated[int, _whole(1024, 2**27)] = 1_048_576
+
+
+class Worker(_Table):
+    """``[[worker]]``: what the worker on ``cpu`` has of its own; None: as in ``[workers]``."""
+
+    cpu: Cpu
+    ring: Ring | None = None
+    rx_ring_mib: RxRingMib | None = None
+    rx_block_kib: RxBlockKib | None = None
+    rx_retire_ms: RxRetireMs | None = None
+    busy_poll_us: BusyPollUs | None = None
+    tx_ring_frames: TxRingFrames | None = None
+    qdisc_bypass: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """What problems call it: ``worker "cpu 3"``."""
+        return worker_name(self.cpu)
+
+    def own(self) -> dict[str, object]:
+        """Return the keys that it sets, but for its cpu."""
+        return self.model_dump(exclude={"cpu"}, exclude_none=True)
 
 
 class Flows(_Table):
@@ -309,23 +348,37 @@ class Service(_Table):
 
 
 class Config(_Table):
-    """A whole configuration; the TOML keys of ``pools`` and ``services`` are singular."""
+    """A whole configuration; the TOML keys of ``pools`` and ``services`` are singular.
+
+    ``own_settings`` are the ``[[worker]]`` tables: ``settings_by_cpu`` is what follows from them.
+    """
 
     # Never dumped: what is dumped is printed sooner or later.
     hash_key: InstanceOf[HashKey] = Field(exclude=True, repr=False)
     node: Node
     workers: Workers
+    own_settings: Annotated[tuple[Worker, ...], _array(0, MAX_WORKERS)] = Field(
+        default=(), alias="worker"
+    )
     flows: Flows = Flows()
     pools: Annotated[tuple[Pool, ...], _array()] = Field(default=(), alias="pool")
     services: Annotated[tuple[Service, ...], _array(0, MAX_SERVICES)] = Field(
         default=(), alias="service"
     )
 
+    @property
+    def settings_by_cpu(self) -> dict[int, WorkerSettings]:
+        """What each worker has in force, in the order of the slots."""
+        common = {name: getattr(self.workers, name) for name in WorkerSettings.model_fields}
+        own = {worker.cpu: worker.own() for worker in self.own_settings}
+        return {cpu: WorkerSettings(**common | own.get(cpu, {})) for cpu in self.workers.cpus}
+
 
 _TABLES: dict[tuple[str, ...], type[_Table]] = {
     (): Config,
     ("node",): Node,
     ("workers",): Workers,
+    ("worker",): Worker,
     ("flows",): Flows,
     ("pool",): Pool,
     ("pool", "backends"): Backend,

@@ -39,7 +39,7 @@ def mark_bad(document: Document, location: Location) -> None:
 
 def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     """Yield what is wrong between keys; ``key_of`` turns a location into its key path."""
-    yield from _workers(document.get("workers"))
+    yield from _workers(document, key_of)
     yield from _pool_names(document, key_of)
     for location, pool in _tables(document, "pool"):
         yield from _pool(location, pool)
@@ -75,19 +75,46 @@ class _Taken:
         return None if first is location else first
 
 
-def _workers(table: Any) -> Iterator[Finding]:
-    if not isinstance(table, dict):
+def _workers(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+    table = document.get("workers")
+    common = table if isinstance(table, dict) else {}
+    yield from _ring(("workers",), common, common)
+    cpus, taken = common.get("cpus", BAD), _Taken()
+    known = cpus is not BAD and BAD not in cpus
+    for at, worker in _tables(document, "worker"):
+        cpu = worker.get("cpu", BAD)
+        if first := taken.by(cpu, at):
+            rule = f"a worker has one [[worker]]; {key_of(first)} is for this cpu already"
+            yield Finding((*at, "cpu"), show(cpu), rule)
+        elif known and cpu is not BAD and cpu not in cpus:
+            rule = f"no worker runs on this cpu; workers.cpus = {show(cpus)}"
+            yield Finding((*at, "cpu"), show(cpu), rule)
+        yield from _ring(at, worker, common)
+
+
+def _ring(at: Location, table: Document, common: Document) -> Iterator[Finding]:
+    """Check the RX ring that a table asks for; what it does not say is as in ``[workers]``."""
+    here = [key for key in ("rx_block_kib", "rx_ring_mib") if key in table]
+    ring_mib, block_kib = (
+        (common | table).get(key, default)
+        for key, default in (
+            ("rx_ring_mib", DEFAULT_RX_RING_MIB),
+            ("rx_block_kib", DEFAULT_RX_BLOCK_KIB),
+        )
+    )
+    if not here or block_kib is BAD:
         return
-    ring_mib = table.get("rx_ring_mib", DEFAULT_RX_RING_MIB)
-    block_kib = table.get("rx_block_kib", DEFAULT_RX_BLOCK_KIB)
-    if block_kib is BAD:
-        return
-    at = ("workers", "rx_block_kib")
+    place = (*at, here[0])
     if block_kib % _PAGE_KIB:
-        yield Finding(at, show(block_kib), f"a multiple of the page size, {_PAGE_KIB} KiB")
+        if "rx_block_kib" in here:
+            rule = f"a multiple of the page size, {_PAGE_KIB} KiB"
+            yield Finding(place, show(block_kib), rule)
     elif ring_mib is not BAD and (ring_mib * 1024 % block_kib or ring_mib * 1024 < 2 * block_kib):
-        rule = f"blocks must fill the ring of {ring_mib} MiB (rx_ring_mib) exactly, at least two"
-        yield Finding(at, show(block_kib), rule)
+        rule = (
+            f"blocks of {block_kib} KiB (rx_block_kib) must fill the ring of {ring_mib} MiB"
+            " (rx_ring_mib) exactly, at least two"
+        )
+        yield Finding(place, show(table[here[0]]), rule)
 
 
 def _pool_names(document: Document, key_of: KeyOf) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lbfwd.config.model import known_keys, tables_with
+from lbfwd.config.model import MAX_CPU, known_keys, tables_with, worker_name
 from lbfwd.config.problem import (
     MISSING,
     Finding,
@@ -24,6 +24,13 @@ from lbfwd.config.problem import (
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_KEY = re.compile(r"key|hash|secret", re.IGNORECASE)
+# Keys of [workers] that a [[worker]] cannot have, and why.
+_SHARED = {
+    "cpus": "it lists every worker; a [[worker]] has one cpu",
+    "fanout": "one program spreads packets over all workers",
+    "flows": "the workers read each other's flow tables, which have one size",
+}
+_ARRAYS = (("worker",), ("pool",), ("service",))
 _SIMPLE_RULES = {
     "missing": "required",
     "bool_type": "true or false, without quotes",
@@ -81,6 +88,8 @@ def _unknown_key(location: Location, value: object) -> Finding:
     table = tuple(step for step in location[:-1] if isinstance(step, str))
     key = str(location[-1])
     shown = hidden(value) if _SECRET_KEY.search(key) else show(value)
+    if table == ("worker",) and (reason := _SHARED.get(key)):
+        return Finding(location, shown, f"shared by all workers, in [workers]: {reason}")
     return Finding(location, shown, f"unknown key; {_advice(table, key)}")
 
 
@@ -97,7 +106,7 @@ def _advice(table: tuple[str, ...], key: str) -> str:
 def _table_name(table: tuple[str, ...]) -> str:
     if not table:
         return "the top of the file, before the first [table]"
-    return f"[[{table[0]}]]" if table in (("pool",), ("service",)) else f"[{'.'.join(table)}]"
+    return f"[[{table[0]}]]" if table in _ARRAYS else f"[{'.'.join(table)}]"
 
 
 def closest(word: str, known: Collection[str]) -> str:
@@ -113,7 +122,11 @@ class Places:
         """Take names from a document; ``flags``: ``[workers]`` keys set by the command line."""
         self._file = file
         self._flags = flags
-        self._entries = dict(_entries(document, "pool")) | dict(_entries(document, "service"))
+        self._entries = {
+            **dict(_entries(document, "worker", "cpu")),
+            **dict(_entries(document, "pool", "name")),
+            **dict(_entries(document, "service", "name")),
+        }
 
     def problem(self, finding: Finding) -> Problem:
         """Return the problem."""
@@ -138,13 +151,21 @@ def _key(step: str) -> str:
     return hide(step if _BARE_KEY.fullmatch(step) else json.dumps(step))
 
 
-def _entries(document: dict[str, Any], table: str) -> Iterator[tuple[Location, str]]:
-    """Yield the entries that can be called by their name: it is usable, and no other has it."""
+def _entries(document: dict[str, Any], table: str, key: str) -> Iterator[tuple[Location, str]]:
+    """Yield the entries that can be called by a key: it is usable, and no other has its value."""
     items = document.get(table)
     if not isinstance(items, list):
         return
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    times = Counter(name for name in names if isinstance(name, str))
+    names = [_name(key, item.get(key)) if isinstance(item, dict) else "" for item in items]
+    times = Counter(names)
     for index, name in enumerate(names):
-        if isinstance(name, str) and times[name] == 1 and name.isprintable() and len(name) <= 64:
+        if name and times[name] == 1:
             yield (table, index), entry(table, name)
+
+
+def _name(key: str, value: object) -> str:
+    """Return what an entry can be called; empty: it is called by its place."""
+    if key == "cpu":
+        return worker_name(value) if type(value) is int and 0 <= value <= MAX_CPU else ""
+    usable = isinstance(value, str) and value.isprintable() and len(value) <= 64
+    return str(value) if usable else ""

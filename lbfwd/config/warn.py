@@ -7,8 +7,11 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from lbfwd.config.hardware import Hardware, this_hardware
 from lbfwd.config.model import Config, IPAddress, Pool, Service
 from lbfwd.config.problem import Problem, entry, show
+from lbfwd.config.translate import Places
+from lbfwd.config.warn_workers import worker_warnings
 
 IPNetwork = IPv4Network | IPv6Network
 Shares = Callable[[Sequence[str], Sequence[int], int], Sequence[int]]
@@ -27,23 +30,30 @@ class LocalAddress:
     network: IPNetwork
 
 
-def warnings(
+def warnings(  # noqa: PLR0913 - by keyword, and each has a default
     config: Config,
     file: str,
     *,
     local: Collection[LocalAddress] | None = None,
     shares: Shares | None = None,
+    hardware: Hardware | None = None,
+    flags: Collection[str] = (),
 ) -> tuple[Problem, ...]:
     """Return what an operator should look at again.
 
     ``local`` are the machine's addresses (default: ask the kernel, which blocks and may not be
     done in a thread that runs an event loop); ``shares`` populates a table and counts the slots
-    of each backend (default: lbfwd.maglev.shares). Raises OSError when the kernel does not tell.
+    of each backend (default: lbfwd.maglev.shares); ``hardware`` is what the workers run on
+    (default: ask the kernel); ``flags`` are the keys of ``[workers]`` that the command line set.
+    Raises OSError when the kernel does not tell.
     """
     local = local_addresses() if local is None else local
     shares = shares or _maglev_shares
+    hardware = hardware or this_hardware(config.node.interfaces)
+    places = Places({"worker": [own.model_dump() for own in config.own_settings]}, file, flags)
     return (
         *_unused(config, file),
+        *map(places.problem, worker_warnings(config, hardware)),
         *(problem for pool in config.pools for problem in _table(pool, file, shares)),
         *_vips(config.services, file, local),
         *_sources(config, file, {entry.address for entry in local}),

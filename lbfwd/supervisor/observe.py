@@ -104,6 +104,7 @@ def _worker(slot: Slot, tables: Tables, ports: Ports) -> WorkerStatus:
         frames=view.frames,
         sends=view.sends,
         rings=rings,
+        settings=slot.settings,
     )
 
 

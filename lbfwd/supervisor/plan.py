@@ -9,7 +9,7 @@ from lbfwd.config import Config, ConfigError, Problem
 
 ABSENT = "absent"
 # Worker processes, their cores and their rings are made once, at the start.
-RESTART_KEYS = ("workers.",)
+RESTART_KEYS = ("workers.", "worker ")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lbfwd.config import IPAddress, Workers
+from lbfwd.config import IPAddress
 from lbfwd.net.fanout import fanout_program
 from lbfwd.net.links import Link
 from lbfwd.ring import MAX_RX, MAX_TX
@@ -11,7 +11,7 @@ from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import describe
 from lbfwd.supervisor.process import Attachment
-from lbfwd.supervisor.rings import Receiver, Transmitter
+from lbfwd.supervisor.rings import Receiver, SettingsByCpu, Transmitter
 
 RingSet = TypeVar("RingSet", Receiver, Transmitter)
 
@@ -19,11 +19,12 @@ RingSet = TypeVar("RingSet", Receiver, Transmitter)
 class Ports:
     """Owns the rings. Rings are opened before the old ones of the same interface are closed."""
 
-    def __init__(self, settings: Workers) -> None:
-        """Open nothing yet."""
+    def __init__(self, settings: SettingsByCpu, fanout: str) -> None:
+        """Open nothing yet. ``fanout``: how packets are spread over the slots."""
         self.receivers: list[Receiver] = []
         self.transmitters: list[Transmitter] = []
         self._settings = settings
+        self._fanout = fanout
         self._steered: dict[Receiver, frozenset[int]] = {}
         self._admitted: dict[Receiver, frozenset[IPAddress]] = {}
         self._log = log.get()
@@ -75,7 +76,7 @@ class Ports:
     async def steer(self, alive: Collection[int]) -> None:
         """Spread packets over these slots, on every interface. Raises OSError."""
         slots = frozenset(alive)
-        program = fanout_program(self._settings.fanout, self._settings.cpus, slots)
+        program = fanout_program(self._fanout, tuple(self._settings), slots)
         for rx in self.receivers:
             if self._steered.get(rx) != slots:
                 await in_thread(None, rx.steer, program)
@@ -128,7 +129,7 @@ class Ports:
         link: Link,
         rings: list[RingSet],
         most: int,
-        opener: Callable[[Link, int, Workers], RingSet],
+        opener: Callable[[Link, int, SettingsByCpu], RingSet],
     ) -> list[str]:
         taken = {ring.attachment.index for ring in rings}
         index = next((number for number in range(most) if number not in taken), None)

@@ -26,14 +26,14 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """A ring set that workers borrow: one socket a slot.
+    """A ring set that workers borrow: one socket a slot, each with the shape of its ring.
 
     Compared by identity: a ring that was made anew under an old index is another ring.
     """
 
     kind: Literal["rx", "tx"]
     index: int
-    geometry: Geometry
+    geometries: tuple[Geometry, ...]
     fds: tuple[int, ...]
 
 
@@ -159,9 +159,10 @@ class WorkerProcess:
             self._attached.remove(ring)
         lacking = [ring for ring in wanted if ring not in self._attached]
         for ring in sorted(lacking, key=lambda ring: ring.kind, reverse=True):
-            geometry = asdict(ring.geometry)
+            slot = self._orders.slot
+            geometry = asdict(ring.geometries[slot])
             message = {"op": f"add_{ring.kind}", "index": ring.index, "geometry": geometry}
-            await self._ask(message, REPLY_S, [ring.fds[self._orders.slot]])
+            await self._ask(message, REPLY_S, [ring.fds[slot]])
             self._attached.append(ring)
 
     async def _ask(

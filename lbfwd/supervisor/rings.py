@@ -5,20 +5,23 @@ The rings belong to the supervisor; workers borrow them (docs/architecture.md).
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ParamSpec, Self, TypeVar
+from typing import Literal, ParamSpec, Self, TypeVar
 
-from lbfwd.config import IPAddress, Workers
+from lbfwd.config import IPAddress, WorkerSettings
 from lbfwd.net.bpf import Program, ProgramTooLong, encode
 from lbfwd.net.filter import ADMIT_ALL, DROP_ALL, vip_filter
 from lbfwd.net.links import Link
-from lbfwd.ring import RxSocket, TxSocket, rx_geometry, tx_geometry
+from lbfwd.ring import Geometry, RxSocket, TxSocket, rx_geometry, tx_geometry
 from lbfwd.supervisor.process import Attachment
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SettingsByCpu = Mapping[int, WorkerSettings]
+"""What each worker has in force, in the order of the slots."""
 
 
 @dataclass
@@ -42,30 +45,26 @@ class Receiver:
         self._sockets = tuple(sockets)
 
     @classmethod
-    def open(cls, link: Link, index: int, settings: Workers) -> Self:
+    def open(cls, link: Link, index: int, settings: SettingsByCpu) -> Self:
         """Open, bind and join every member; all of them still drop everything. Blocks.
+
+        Members may have rings of different kinds: a group asks for one interface and one protocol
+        only (net/packet/af_packet.c, fanout_add).
 
         Sockets are created and joined in slot order: the kernel numbers the members of a group in
         the order in which they join, and links them anew after a flap in that of their creation.
         """
-        geometry = rx_geometry(
-            settings.ring,
-            settings.rx_ring_mib,
-            settings.rx_block_kib,
-            settings.rx_retire_ms,
-            link.mtu,
-        )
         with ExitStack() as undo:
             sockets: list[RxSocket] = []
             group: int | None = None
-            for cpu in settings.cpus:
+            for cpu, own in settings.items():
+                geometry = _rx_geometry(own, link.mtu)
                 opened = _on_core(cpu, RxSocket.open, link.name, link.ifindex, geometry)
                 undo.callback(opened.close)
                 sockets.append(opened)
                 group = opened.join(group)
-            fds = tuple(opened.fd for opened in sockets)
             undo.pop_all()
-        return cls(link, sockets, Attachment("rx", index, geometry, fds))
+        return cls(link, sockets, _attachment("rx", index, sockets))
 
     def steer(self, program: Program) -> None:
         """Set the group's program: which member gets a packet. Blocks."""
@@ -120,20 +119,19 @@ class Transmitter:
         self._sockets = tuple(sockets)
 
     @classmethod
-    def open(cls, link: Link, index: int, settings: Workers) -> Self:
+    def open(cls, link: Link, index: int, settings: SettingsByCpu) -> Self:
         """Open and bind one ring a slot; a slot of the ring holds a frame of the link's MTU."""
-        geometry = tx_geometry(settings.tx_ring_frames, link.mtu)
         with ExitStack() as undo:
             sockets: list[TxSocket] = []
-            for cpu in settings.cpus:
+            for cpu, own in settings.items():
+                geometry = tx_geometry(own.tx_ring_frames, link.mtu)
                 opened = _on_core(
-                    cpu, TxSocket.open, link.name, link.ifindex, geometry, settings.qdisc_bypass
+                    cpu, TxSocket.open, link.name, link.ifindex, geometry, own.qdisc_bypass
                 )
                 undo.callback(opened.close)
                 sockets.append(opened)
-            fds = tuple(opened.fd for opened in sockets)
             undo.pop_all()
-        return cls(link, sockets, Attachment("tx", index, geometry, fds))
+        return cls(link, sockets, _attachment("tx", index, sockets))
 
     def serves(self, link: Link) -> bool:
         """Return whether this is the ring for a link, which may have changed since."""
@@ -143,6 +141,17 @@ class Transmitter:
         """Close every socket."""
         for opened in self._sockets:
             opened.close()
+
+
+def _rx_geometry(own: WorkerSettings, mtu: int) -> Geometry:
+    return rx_geometry(own.ring, own.rx_ring_mib, own.rx_block_kib, own.rx_retire_ms, mtu)
+
+
+def _attachment(
+    kind: Literal["rx", "tx"], index: int, sockets: Sequence[RxSocket | TxSocket]
+) -> Attachment:
+    geometries = tuple(opened.geometry for opened in sockets)
+    return Attachment(kind, index, geometries, tuple(opened.fd for opened in sockets))
 
 
 def _on_core(cpu: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

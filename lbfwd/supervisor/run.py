@@ -47,7 +47,8 @@ class Source:
 
     def warn(self, config: Config) -> tuple[str, ...]:
         """Return what an operator should look at again. Blocks."""
-        return tuple(str(warning) for warning in warnings(config, str(self.path)))
+        found = warnings(config, str(self.path), flags=tuple(self.workers))
+        return tuple(map(str, found))
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,9 @@ async def _build(
     net = Net()
     stack.push_async_callback(in_thread, net_thread, net.close)
     alarm = Alarm()
-    crew = Crew(config.workers, tables, runtime, alarm.ring)
-    ports = Ports(config.workers)
+    settings = config.settings_by_cpu
+    crew = Crew(settings, tables, runtime, alarm.ring)
+    ports = Ports(settings, config.workers.fanout)
     parts = Parts(net, net_thread, tables, tables_thread, crew, ports)
     reconciler = Reconciler(config, parts, alarm)
     stack.push_async_callback(reconciler.unguard)

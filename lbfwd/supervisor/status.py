@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lbfwd.config import IPAddress
+from lbfwd.config import IPAddress, WorkerSettings
 
 
 class _Model(BaseModel):
@@ -44,6 +44,8 @@ class WorkerStatus(_Model):
     frames: int
     sends: int
     rings: tuple[RingStatus, ...]
+    settings: WorkerSettings
+    """In force: ``[workers]``, or what the worker has of its own."""
 
 
 class InterfaceStatus(_Model):

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lbfwd.config import Workers
+from lbfwd.config import WorkerSettings
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import WorkerError, describe
@@ -48,6 +48,7 @@ class Slot:
 
     number: int
     cpu: int
+    settings: WorkerSettings
     state: SlotState = "starting"
     worker: WorkerProcess | None = None
     restarts: int = 0
@@ -70,14 +71,13 @@ class Crew:
 
     def __init__(
         self,
-        settings: Workers,
+        settings: Mapping[int, WorkerSettings],
         tables: Tables,
         runtime: RuntimeDirectory,
         changed: Callable[[], None],
     ) -> None:
-        """Start nothing yet."""
-        self.slots = tuple(Slot(number, cpu) for number, cpu in enumerate(settings.cpus))
-        self._settings = settings
+        """Start nothing yet. ``settings``: by cpu, in the order of the slots."""
+        self.slots = tuple(Slot(n, cpu, own) for n, (cpu, own) in enumerate(settings.items()))
         self._tables = tables
         self._runtime = runtime
         self._changed = changed
@@ -140,7 +140,7 @@ class Crew:
     async def _launch(self, slot: Slot) -> None:
         slot.state = "starting"
         files = self._tables.files()
-        orders = Orders(slot.number, slot.cpu, self._settings.busy_poll_us, files)
+        orders = Orders(slot.number, slot.cpu, slot.settings.busy_poll_us, files)
         slot.worker = worker = WorkerProcess(orders, self._starter)
         try:
             await worker.start(lambda: self._wanted)

@@ -272,6 +272,32 @@ def test_queue_mode_hashes_where_the_driver_records_no_queue(stack, hosts, cable
     assert got == expected(fanout_program("hash", range(WORKERS), range(WORKERS)), frames)
 
 
+def test_queue_mode_on_veth_sees_the_queue_that_the_sender_chose(stack, hosts):
+    """veth records none: the sender's TX queue n stays behind and reads as receive queue n - 1."""
+    a, b = hosts
+    queues = f"numrxqueues {QUEUES} numtxqueues {QUEUES}"
+    a.run(*f"ip link add m0 {queues} type veth peer name m0 {queues} netns {b.netns}".split())
+    for host in hosts:
+        host.run("ip", "link", "set", "m0", "up", "arp", "off")
+    with inside(a):
+        out = stack.enter_context(sender("m0"))
+    frame = next(frames_of(Ether(src=mac(a, "m0"), dst=mac(b, "m0"))))
+    witness = ancillary(stack, b, bpf.AD_QUEUE, "m0")
+    program = fanout_program("queue", range(WORKERS), range(WORKERS))
+    socks = join(stack, b, program, "m0")
+    everywhere = f"{sum(1 << cpu for cpu in os.sched_getaffinity(0)):x}"
+    for queue in range(QUEUES):
+        for other in range(QUEUES):
+            file = f"/sys/class/net/m0/queues/tx-{other}/xps_cpus"
+            a.run("sh", "-c", f"echo {everywhere if other == queue else 0} > {file}")
+        got = [len(had) for had in spread(socks, out, [frame])]
+        assert [len(cut) - 60 for cut in waiting(witness)] == [queue]
+        if queue:
+            assert got == [int(slot == (queue - 1) % WORKERS) for slot in range(WORKERS)]
+        else:
+            assert got == [len(had) for had in expected(program, [frame])]
+
+
 def test_cpu_mode_follows_the_cpu_that_received(stack, hosts, cable):
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:

@@ -34,9 +34,9 @@ def test_the_head_names_node_generation_and_uptime() -> None:
 
 
 def test_a_worker_shows_the_sum_of_its_rings() -> None:
-    assert row("0") == ["0", "2", "4711", "running", "3", "50 ms", "1000", "100", "95", "1005",
-                        "5", "1"]  # fmt: skip
-    assert row("1")[:5] == ["1", "3", "-", "abandoned", "5"]
+    assert row("0") == ["0", "2", "v2", "4711", "running", "3", "50 ms", "1000", "100", "95",
+                        "1005", "5", "1"]  # fmt: skip
+    assert row("1")[:6] == ["1", "3", "v3", "-", "abandoned", "5"]
 
 
 def test_an_interface_shows_its_state_and_drops() -> None:

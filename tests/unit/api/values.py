@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
+from lbfwd.config import WorkerSettings
 from lbfwd.supervisor.status import (
     BackendStatus,
     HopStatus,
@@ -63,6 +64,7 @@ def status() -> Status:
                     RingStatus(interface="eth0", packets=600, drops=5, freezes=1),
                     RingStatus(interface="eth2", packets=405, drops=0, freezes=0),
                 ),
+                settings=WorkerSettings(ring="v2"),
             ),
             WorkerStatus(
                 slot=1,
@@ -77,6 +79,7 @@ def status() -> Status:
                 frames=0,
                 sends=0,
                 rings=(),
+                settings=WorkerSettings(),
             ),
         ),
         interfaces=(

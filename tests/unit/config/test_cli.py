@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lbfwd.cli import check, main
-from lbfwd.config import warn
+from lbfwd.config import WorkerSettings, warn
+from lbfwd.config.hardware import Hardware
 from lbfwd.config.machine import Machine
 from tests.unit.config.samples import GOOD, change
 
@@ -20,8 +21,11 @@ LBFWD = [sys.executable, "-m", "lbfwd.cli.main"]
 
 @pytest.fixture(autouse=True)
 def made_up_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "this_machine", lambda: Machine({"eth0": 1}, frozenset({0})))
+    monkeypatch.setattr(
+        check, "this_machine", lambda: Machine({"eth0": 1}, frozenset({0}), frozenset({0}))
+    )
     monkeypatch.setattr(warn, "local_addresses", tuple)
+    monkeypatch.setattr(warn, "this_hardware", lambda _names: Hardware())
 
 
 @pytest.fixture
@@ -42,7 +46,12 @@ def test_check_good(config_file: Write, capsys: Captured) -> None:
     path = config_file(GOOD)
     assert main.main(["check", path]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{path}: good: 1 service, 1 pool, 2 backends, 1 worker\n"
+    first, *table = out.splitlines()
+    assert first == f"{path}: good: 1 service, 1 pool, 2 backends, 1 worker"
+    assert [line.split() for line in table] == [
+        ["slot", "cpu", *WorkerSettings.model_fields],
+        ["0", "0", "v3", "64", "128", "1", "0", "4096", "false"],
+    ]
     assert err == ""
 
 
@@ -82,9 +91,32 @@ def test_check_json(config_file: Write, capsys: Captured) -> None:
         ],
         "warnings": [],
         "summary": "",
+        "workers": [],
     }
     assert main.main(["check", config_file(GOOD), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_check_shows_what_each_worker_has_in_force(config_file: Write, capsys: Captured) -> None:
+    own = '[[worker]]\ncpu = 0\nring = "v2"\nqdisc_bypass = true\n[[pool]]'
+    path = config_file(change("[[pool]]", own, change("[0]", "[0]\nbusy_poll_us = 5")))
+    assert main.main(["check", "--json", path]) == 0
+    assert json.loads(capsys.readouterr().out)["workers"] == [
+        {
+            "slot": 0,
+            "cpu": 0,
+            "ring": "v2",
+            "rx_ring_mib": 64,
+            "rx_block_kib": 128,
+            "rx_retire_ms": 1,
+            "busy_poll_us": 5,
+            "tx_ring_frames": 4096,
+            "qdisc_bypass": True,
+        }
+    ]
+    assert main.main(["check", path]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split() == ["0", "0", "v2", "64", "128", "1", "5", "4096", "true"]
 
 
 def test_check_when_the_kernel_does_not_tell(

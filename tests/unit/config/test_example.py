@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from lbfwd.config import parse
-from lbfwd.config.model import Backend, Flows, Health, Node, Pool, Service, Workers
+from lbfwd.config.model import Backend, Flows, Health, Node, Pool, Service, Worker, Workers
 
 FILE = Path(__file__).parents[3] / "deploy" / "lbfwd.toml"
 EXAMPLE = FILE.read_text()
@@ -30,7 +30,7 @@ def test_commented_keys_show_the_defaults() -> None:
 
 def test_every_key_is_there() -> None:
     keys = {"hash_key", "hash_key_file"}
-    for table in (Node, Workers, Flows, Pool, Backend, Health, Service):
+    for table in (Node, Workers, Worker, Flows, Pool, Backend, Health, Service):
         keys |= set(table.model_fields)
     keys -= {"health"}  # a table: [pool.health]
     shown = set(re.findall(r"(\w+) = ", EXAMPLE))

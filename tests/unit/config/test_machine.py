@@ -14,7 +14,9 @@ from lbfwd.config.translate import Places
 from tests.unit.config.samples import FILE, GOOD, accepted, change
 
 ETHERNET, LOOPBACK, TUN = 1, 772, 65534
-MACHINE = Machine({"eth0": ETHERNET, "lo": LOOPBACK, "tun0": TUN}, frozenset({0, 1, 2, 5}))
+MACHINE = Machine(
+    {"eth0": ETHERNET, "lo": LOOPBACK, "tun0": TUN}, frozenset({0, 1, 2, 5}), frozenset({0, 1, 2})
+)
 
 
 def found_by(config: Config, flags: Collection[str] = ()) -> list[Problem]:
@@ -41,6 +43,22 @@ def test_more_workers_than_cores() -> None:
     assert [(p.key, p.value, p.rule) for p in found_by(config)] == [
         ("workers.cpus", "[0, 1, 2, 3, 5]", "5 workers, but this machine has 4 cores"),
         ("workers.cpus", "[0, 1, 2, 3, 5]", "not online: 3; online: 0-2,5"),
+        (
+            "workers.cpus",
+            "[0, 1, 2, 3, 5]",
+            "not allowed by the cpuset of this process: 5; allowed: 0-2",
+        ),
+    ]
+
+
+def test_cpus_that_the_cpuset_keeps_from_us() -> None:
+    config = accepted(change("[0]", "[5, 0]"))
+    assert [(p.key, p.value, p.rule) for p in found_by(config)] == [
+        (
+            "workers.cpus",
+            "[5, 0]",
+            "not allowed by the cpuset of this process: 5; allowed: 0-2",
+        )
     ]
 
 
@@ -77,7 +95,17 @@ def test_this_machine() -> None:
     machine = this_machine()
     assert set(machine.interfaces) == {name for _, name in socket.if_nameindex()}
     assert machine.interfaces["lo"] == LOOPBACK
-    assert os.sched_getaffinity(0) <= machine.cpus
+    assert os.sched_getaffinity(0) <= machine.allowed <= machine.cpus
+
+
+def test_the_cpus_that_may_be_used_are_not_only_those_of_our_own_affinity() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert before <= this_machine().allowed
+        assert os.sched_getaffinity(0) == {min(before)}
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_service_without_port_answers_for_every_port_beside_those_with_one() -
         ("cpus = [0]", "cpus = [0]\nring_mib = 1", "workers.ring_mib", "1", "mean rx_ring_mib"),
         ("cpus = [0]", "cpus = [0]\nrx-ring-mib = 1", "workers.rx-ring-mib", "1", "rx_ring_mib"),
         ("cpus = [0]", "cpus = [0]\nvip = 1", "workers.vip", "1", "its place is [[service]]"),
-        ("cpus = [0]", 'cpus = [0]\n"a b" = 1', 'workers."a b"', "1", "known here: cpus"),
+        ("cpus = [0]", 'cpus = [0]\n"a b" = 1', 'workers."a b"', "1", "known here: ring"),
         ("[node]", "pools = []\n[node]", "pools", "[]", "did you mean pool?"),
         # addresses
         ("192.0.2.10", "192.0.2.300", 'service "web".vip', '"192.0.2.300"', "not an IPv4 or IPv6"),

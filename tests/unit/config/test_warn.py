@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 import mmh3
 
 from lbfwd.config import Config, Problem
+from lbfwd.config.hardware import Hardware
 from lbfwd.config.warn import LocalAddress, warnings
 from tests.unit.config.samples import FILE, GOOD, accepted, change
 
@@ -37,7 +38,7 @@ def slow_shares(names: Sequence[str], weights: Sequence[int], size: int) -> list
 
 
 def found(config: Config, here: Sequence[LocalAddress] = HERE) -> list[Problem]:
-    return list(warnings(config, FILE, local=here, shares=slow_shares))
+    return list(warnings(config, FILE, local=here, shares=slow_shares, hardware=Hardware()))
 
 
 def with_pool(size: int, *weights: int) -> Config:
@@ -90,7 +91,10 @@ def test_all_weights_zero() -> None:
 
 def test_unused() -> None:
     config = accepted(GOOD[: GOOD.index("[[service]]")] + "")
-    keys = [(p.key, p.rule) for p in warnings(config, FILE, local=HERE, shares=lambda *_: (1, 1))]
+    keys = [
+        (p.key, p.rule)
+        for p in warnings(config, FILE, local=HERE, shares=lambda *_: (1, 1), hardware=Hardware())
+    ]
     assert keys[:2] == [
         ("service", "no service: nothing will be forwarded"),
         ('pool "web"', "no service uses this pool"),
@@ -99,7 +103,9 @@ def test_unused() -> None:
 
 def vip_warnings(vip: str) -> list[tuple[str, str, str]]:
     config = accepted(change("192.0.2.10", vip))
-    problems = warnings(config, FILE, local=HERE, shares=lambda *_: (32769, 32768))
+    problems = warnings(
+        config, FILE, local=HERE, shares=lambda *_: (32769, 32768), hardware=Hardware()
+    )
     return [(p.key, p.value, p.rule) for p in problems]
 
 
@@ -125,11 +131,15 @@ def test_vip_that_is_a_local_address() -> None:
 def test_a_vip_of_two_services_is_warned_of_once() -> None:
     text = change("192.0.2.10", "203.0.113.99")
     second = text[text.index("[[service]]") :].replace('name = "web"\n', "").replace("80", "81")
-    problems = warnings(accepted(text + second), FILE, local=HERE, shares=lambda *_: (9, 9))
+    problems = warnings(
+        accepted(text + second), FILE, local=HERE, shares=lambda *_: (9, 9), hardware=Hardware()
+    )
     assert [p.key for p in problems if "connected" in p.rule] == ['service "web".vip']
 
 
 def test_source_of_another_machine() -> None:
     config = accepted(change('name = "lb1"', 'source = ["203.0.113.11", "2001:db8::10"]'))
-    problems = warnings(config, FILE, local=HERE, shares=lambda *_: (32769, 32768))
+    problems = warnings(
+        config, FILE, local=HERE, shares=lambda *_: (32769, 32768), hardware=Hardware()
+    )
     assert [(p.key, p.value) for p in problems] == [("node.source[0]", '"203.0.113.11"')]

@@ -61,6 +61,7 @@ def test_a_secret_changes_without_being_shown() -> None:
         ("cpus = [0, 1]\nbusy_poll_us = 50", "workers.busy_poll_us"),
         ("cpus = [0, 1]\nflows = 2048", "workers.flows"),
         ("cpus = [0, 1]\nqdisc_bypass = true", "workers.qdisc_bypass"),
+        ('cpus = [0, 1]\n[[worker]]\ncpu = 1\nring = "v2"', 'worker "cpu 1"'),
     ],
 )
 def test_workers_need_a_restart(new: str, key: str) -> None:
@@ -68,6 +69,17 @@ def test_workers_need_a_restart(new: str, key: str) -> None:
     (problem,) = found.problems("test.toml")
     assert problem.key == key
     assert "restart" in problem.rule
+
+
+def test_a_worker_s_own_settings_need_a_restart_by_name() -> None:
+    own = 'cpus = [0, 1]\n[[worker]]\ncpu = 0\nbusy_poll_us = 9\n[[worker]]\ncpu = 1\nring = "v2"\n'
+    other = own.replace('ring = "v2"', "rx_ring_mib = 32")
+    running, new = config(("cpus = [0, 1]", own)), config(("cpus = [0, 1]", other))
+    assert [str(problem) for problem in plan(running, new).problems("f")] == [
+        'f: worker "cpu 1".ring = absent (running: v2): cannot change while lbfwd runs; restart it',
+        'f: worker "cpu 1".rx_ring_mib = 32 (running: absent): cannot change while lbfwd runs;'
+        " restart it",
+    ]
 
 
 def test_a_refusal_names_old_and_new_value() -> None:

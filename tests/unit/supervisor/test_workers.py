@@ -6,13 +6,13 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lbfwd.config import Workers
+from lbfwd.config import WorkerSettings
 from lbfwd.ring import Geometry
 from lbfwd.supervisor import process, workers
 from lbfwd.supervisor.errors import WorkerError
@@ -24,6 +24,7 @@ from tests.unit.supervisor.build import until
 
 DEADLINE_S = 30.0
 GEOMETRY = Geometry(version=3, block_bytes=65536, blocks=2, frame_bytes=2048, retire_ms=1)
+OTHER = Geometry(version=2, block_bytes=65536, blocks=3, frame_bytes=2048)
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Stage:
     changes: list[frozenset[int]]
 
     def ring(self, kind: Any, index: int) -> Attachment:
-        return Attachment(kind, index, GEOMETRY, (self.fd, self.fd))
+        return Attachment(kind, index, (GEOMETRY, OTHER), (self.fd, self.fd))
 
     def orders(self, slot: int) -> list[str]:
         """What the worker of a slot was told, by its last process."""
@@ -88,7 +89,7 @@ def play(
     def run(manner: str, scenario: Callable[[Stage], Awaitable[None]]) -> Stage:
         monkeypatch.setenv("FAKE_WORKER", manner)
         tables, runtime, changes = FakeTables((fd, fd, fd)), FakeRuntime(), []
-        settings = Workers(cpus=(0, 1), busy_poll_us=7)
+        settings = {0: WorkerSettings(busy_poll_us=7), 1: WorkerSettings(ring="v2")}
 
         async def whole() -> Stage:
             crew = Crew(settings, tables, runtime, lambda: changes.append(crew.alive()))  # type: ignore[arg-type]
@@ -139,7 +140,7 @@ def test_workers_start_with_their_orders_and_are_gone_at_the_end(play: Play) -> 
     starts = [json.loads(line) for line in stage.log.read_text().splitlines()]
     starts = sorted((e for e in starts if e["op"] == "start"), key=lambda e: e["slot"])
     facts = [(e["slot"], e["cpu"], e["busy_poll_us"], e["fds"]) for e in starts]
-    assert facts == [(0, 0, 7, 3), (1, 1, 7, 3)]
+    assert facts == [(0, 0, 7, 3), (1, 1, 0, 3)]
     assert {signal.SIGINT, signal.SIGHUP} <= set(starts[0]["blocked"])
 
 
@@ -153,6 +154,18 @@ def test_rings_are_handed_over_sending_first_and_taken_back_receiving_first(play
 
     expected = "start go add_tx1 add_rx0 remove_rx0 remove_tx1 add_tx2 add_rx0"
     assert play("obey", scenario).orders(1) == expected.split()
+
+
+def test_each_worker_learns_the_shape_of_its_own_ring(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.crew.start()
+        await stage.crew.align((stage.ring("rx", 0),))
+
+    stage = play("obey", scenario)
+    entries = [json.loads(line) for line in stage.log.read_text().splitlines()]
+    slots = {e["pid"]: e["slot"] for e in entries if e["op"] == "start"}
+    shapes = {slots[e["pid"]]: e["geometry"] for e in entries if e["op"] == "add_rx"}
+    assert shapes == {0: asdict(GEOMETRY), 1: asdict(OTHER)}
 
 
 def test_a_successor_gets_the_same_rings_before_it_goes(play: Play) -> None:
