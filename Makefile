@@ -4,15 +4,17 @@
 #   make demo      real traffic through lbfwd in network namespaces (root or ordinary user)
 #   make test      linters and tests, without the slow ones (root)
 #   make test-all  the slow ones, too
+#   make bench     every figure that the documents state, and the table of targets (root)
 #   make lint | build | dist | clean
 #
-# PYTHON=python3.12 chooses the interpreter, CC=clang the compiler, PYTEST_ARGS="-k guard" the tests.
+# PYTHON=python3.12 chooses the interpreter, CC=clang the compiler, PYTEST_ARGS="-k guard" the tests,
+# BENCH_ARGS="path tables" the benchmarks.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint build dist clean root
+.PHONY: help demo test test-all bench lint build dist clean root
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,6 +36,10 @@ test: root lint
 
 test-all: test
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+bench: root build $(VENV)/.stamp-bench
+	@$(PREREQUISITES) demo test bench
+	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 lint: build $(VENV)/.stamp-dev
 	@$(PREREQUISITES) test
@@ -59,7 +65,7 @@ clean:
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then \
-	    echo "make test: the tests make network namespaces and need root: sudo make test" >&2; \
+	    echo "make $(MAKECMDGOALS): it makes network namespaces and needs root: sudo make $(MAKECMDGOALS)" >&2; \
 	    exit 1; \
 	fi
 
@@ -74,8 +80,9 @@ $(VENV)/.stamp-build: $(VENV)/.stamp-venv pyproject.toml setup.py lbfwd/_ring_bu
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
-	@echo "installing the development tools"
+# The tools of an optional dependency: dev, bench.
+$(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml
+	@echo "installing the tools: $*"
 	@$(PIP) install $$($(BIN)/python -c 'import tomllib; \
-	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"])')
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"])')
 	@touch $@

@@ -1,8 +1,8 @@
 #!/bin/bash
 # The system packages that lbfwd needs here, on Debian and Ubuntu.
 #
-#   prerequisites.sh build|demo|test …   makes sure that they are there: as root it installs what is
-#                                        missing, otherwise it names the command that does
+#   prerequisites.sh build|demo|test|bench …  makes sure that they are there: as root it installs what
+#                                        is missing, otherwise it names the command that does
 #   prerequisites.sh python              prints a Python that will do (or $PYTHON, if that will)
 set -eu
 
@@ -49,6 +49,10 @@ missing() {
         tool clang clang
         ls "$(clang -print-runtime-dir 2>/dev/null)"/libclang_rt.asan* >/dev/null 2>&1 ||
             echo "libclang-rt-$(clang_version)-dev"
+        ;;
+    bench)
+        tool valgrind valgrind
+        tool dpdk-testpmd dpdk-dev
         ;;
     esac
 }
@@ -125,9 +129,9 @@ if [ "${1:-}" = python ]; then
 fi
 for group in "$@"; do
     case $group in
-    build | demo | test) ;;
+    build | demo | test | bench) ;;
     *)
-        echo "prerequisites.sh: $group: must be build, demo, test or python" >&2
+        echo "prerequisites.sh: $group: must be build, demo, test, bench or python" >&2
         exit 2
         ;;
     esac
