@@ -41,7 +41,7 @@ bench: root build $(VENV)/.stamp-bench
 	@$(PREREQUISITES) demo test bench
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
-lint: build $(VENV)/.stamp-dev
+lint: build $(VENV)/.stamp-dev $(VENV)/.stamp-bench # mypy reads the benchmarks, too
 	@$(PREREQUISITES) test
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet

@@ -3,7 +3,7 @@
 import random
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +38,36 @@ def test_tables_are_the_oracles(weights: dict[str, int], size: int) -> None:
 @pytest.mark.parametrize("size", [2, 3, 5, 7, 65537, 655373])
 def test_the_sizes_of_the_configuration(size: int) -> None:
     weights = {f"10.0.0.{n}": n % 4 for n in range(9)}
+    assert table(weights, size) == oracle.table(weights, size)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 251, 997])
+def test_more_backends_than_slots(size: int) -> None:
+    weights = {f"b{n}": 1 + n % 3 for n in range(1000)}
+    assert table(weights, size) == oracle.table(weights, size)
+
+
+@pytest.mark.parametrize(
+    ("weights", "size"),
+    [([1], M), ([1, 2], M), (range(100), M), ([65535] + [1] * 999, 2003)],
+    ids=["equal", "two", "a hundred", "one heavy"],
+)
+def test_a_large_pool(weights: Sequence[int], size: int) -> None:
+    by_name = {f"10.{n // 250}.0.{n % 250}": weights[n % len(weights)] for n in range(1000)}
+    assert table(by_name, size) == oracle.table(by_name, size)
+
+
+@pytest.mark.slow
+def test_a_large_pool_in_the_large_table() -> None:
+    weights = {f"b{n}": 1 for n in range(1000)}
+    assert table(weights, 655373) == oracle.table(weights, 655373)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backends", [1, 50])
+@pytest.mark.parametrize("size", [2097143, 2097169])
+def test_on_both_sides_of_the_largest_table_of_fractions(size: int, backends: int) -> None:
+    weights = {f"b{n}": 1 + n % 2 for n in range(backends)}
     assert table(weights, size) == oracle.table(weights, size)
 
 
@@ -134,6 +164,13 @@ def test_an_impossible_permutation_is_refused(offset: int, skip: int) -> None:
     slots = array("H", bytes(2 * 251))
     with pytest.raises(OSError, match="populate a table of 251: Invalid argument"):
         ring.maglev_populate(slots, array("I", [offset]), array("I", [skip]), array("I", [1]))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 65536, 65535, 251 * 251, 2**24 + 43])
+def test_a_size_that_is_no_prime_or_too_large_is_refused(size: int) -> None:
+    slots = array("H", bytes(2 * size))
+    with pytest.raises(OSError, match=f"populate a table of {size}: Invalid argument"):
+        ring.maglev_populate(slots, array("I", [0]), array("I", [1]), array("I", [1]))
 
 
 def test_a_weight_too_few_is_refused() -> None:
