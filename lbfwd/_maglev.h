@@ -10,7 +10,7 @@
  * - More than half of all probes would look for the last slots. There the place of each free slot in
  *   the backend's permutation is computed instead, (slot - at) / skip modulo size; the least is next.
  *
- * What was tried and what it gave is in docs/benchmarks-tables.md. */
+ * What was tried and what it gave is in docs/benchmarks.md. */
 #ifndef LBFWD_MAGLEV_H
 #define LBFWD_MAGLEV_H
 

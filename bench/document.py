@@ -1,0 +1,147 @@
+"""The figures in the documents, made from the results: ``python -m bench.document``.
+
+A document has marks, ``<!-- figures: python -m bench.NAME -->`` and ``<!-- end of figures -->``;
+what stands between them is made anew from docs/benchmarks/NAME.json.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.measure import figure, paired
+from bench.path import STEPS
+from bench.result import RESULTS, ROOT
+from bench.target import Target, from_plain
+
+END = "<!-- end of figures -->"
+Result = Mapping[str, Any]
+SCENARIOS = ("one flow", "65536 flows", "1048576 flows", "miss", "miss without SYN")
+CONTESTANTS = ("lbfwd", "linear reflector", "plain reflector", "testpmd io")
+HEADLINES = ("lbfwd / linear reflector", "lbfwd / testpmd io", "÷ one flow", "added")
+
+
+def begin(name: str) -> str:
+    """Return the mark that a benchmark's figures begin with."""
+    return f"<!-- figures: python -m bench{name and '.' + name} -->"
+
+
+def replaced(text: str, name: str, block: str) -> str:
+    """Return the text with another block between a benchmark's marks.
+
+    Raises ValueError where the marks are not there exactly once.
+    """
+    before, mark, rest = text.partition(begin(name))
+    _, end, after = rest.partition(END)
+    if not end or mark in after:
+        raise ValueError(f"the document needs the marks {begin(name)!r} and {END!r} once")
+    return f"{before}{mark}\n\n{block}\n{END}{after}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell(plain: Mapping[str, float], form: str = ".4g") -> str:
+    """Write a median and its interval."""
+    return "{} ({} to {})".format(*(format(plain[key], form) for key in ("median", "low", "high")))
+
+
+def targets_table(targets: Iterable[Target]) -> str:
+    """Return what was wanted and what came out."""
+    rows = (
+        (
+            target.name,
+            f"{'≥' if target.at_least else '≤'} {target.bound:g}",
+            cell(target.figure.plain(), ".3g"),
+            "reached" if target.reached else "**not reached**",
+        )
+        for target in targets
+    )
+    return table(("target", "wanted", "median of the rounds", ""), rows)
+
+
+def path_tables(result: Result) -> str:
+    """Return the packet path's nanoseconds, its steps, and its instructions."""
+    times, counted = result["figures"]["nanoseconds"], result["figures"]["instructions"]
+    by_shape = (
+        (label, *(cell(times[label][name]["all"], ".1f") for name in SCENARIOS)) for label in times
+    )
+    steps = (
+        (name, *(cell(times["IPv4 TCP"][name][step], ".1f") for step in STEPS))
+        for name in SCENARIOS
+    )
+    instructions = ((label, f"{counted[label]['all']:.0f}") for label in counted)
+    files = sorted(counted["IPv4 TCP"].items(), key=lambda item: -item[1])[1:]
+    return "\n".join(
+        (
+            table(("ns a packet", *SCENARIOS), by_shape),
+            table(("ns by step, IPv4 TCP", *STEPS), steps),
+            table(("one flow", "instructions a packet"), instructions),
+            table(("IPv4 TCP, written in", "instructions"), ((f, f"{n:.0f}") for f, n in files)),
+        )
+    )
+
+
+def forward_table(result: Result) -> str:
+    """Return the drained rates and lbfwd's ratio to each."""
+    rows = []
+    for scenario, rates in result["figures"]["packets_a_second"].items():
+        cells = []
+        for name in CONTESTANTS:
+            rate = figure(rates[name]).median / 1000
+            ratio = f"; {figure(paired(rates['lbfwd'], rates[name])).median:.2f}"
+            cells.append(f"{rate:.0f}{ratio if name != 'lbfwd' else ''}")
+        rows.append((scenario, *cells))
+    head = ("1,000 packets a second; lbfwd ÷ it", *CONTESTANTS)
+    return table(head, rows)
+
+
+def population_table(result: Result) -> str:
+    """Return how long tables take, the textbook's way and ours."""
+    head = ("M", "backends", "textbook, ms", "ours, ms", "textbook ÷ ours")
+    rows = (
+        (
+            str(row["size"]),
+            f"{row['backends']:,}",
+            cell(row["textbook_ms"], ".2f"),
+            cell(row["ours_ms"], ".2f"),
+            cell(row["ratio"], ".2f"),
+        )
+        for row in result["figures"]["population"]
+    )
+    return table(head, rows)
+
+
+def results() -> dict[str, Result]:
+    """Read all results that are there."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
+    """Return what stands where: (document, name of the marks) → text."""
+    benchmarks = ROOT / "docs" / "benchmarks.md"
+    targets = [from_plain(plain) for result in found.values() for plain in result["targets"]]
+    headline = [t for t in targets if any(part in t.name for part in HEADLINES)]
+    return {
+        (benchmarks, ""): targets_table(targets),
+        (benchmarks, "path"): path_tables(found["path"]),
+        (benchmarks, "forward"): forward_table(found["forward"]),
+        (benchmarks, "tables"): population_table(found["tables"]),
+        (ROOT / "README.md", ""): targets_table(headline),
+    }
+
+
+def main() -> int:
+    """Write all documents."""
+    for (document, name), block in blocks(results()).items():
+        text = document.read_text(encoding="utf-8")
+        document.write_text(replaced(text, name, block), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
