@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.ending import end_cleanly_on_sigterm
 from bench.machine import machine
 from bench.target import Target
 
@@ -13,7 +14,8 @@ RESULTS = ROOT / "docs" / "benchmarks"
 
 
 def options(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Return the options that every benchmark has."""
+    """Return the options that every benchmark has. From here on SIGTERM ends it cleanly."""
+    end_cleanly_on_sigterm()
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

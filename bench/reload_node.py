@@ -1,0 +1,225 @@
+"""A node whose configuration changes: its text, and when a change is in service."""
+
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contestants import Thread, end
+from bench.frames import PORT, VIPS
+from bench.node_run import HASH_KEY
+from bench.probe import prefer
+from bench.rings import Rings
+from bench.stage import BACKENDS, FORWARD_CPU, IN, OUT, Stage
+from bench.stream import NS_A_MS
+from lbfwd.demo.lab import LabError, eventually
+from lbfwd.shared import CONTROL_BYTES, Control
+from lbfwd.supervisor.runtime import ADMIN_SOCKET
+
+BACKEND_NET = "10.1.0"  # routed by way of the stage's first backend
+START_S = 120.0
+ANSWER_S = 120.0
+LOOK_S = 0.0002
+_WATCH_PRIORITY = 1  # it sleeps nearly always; the supervisor must not hold it up
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is configured: services, pools (which services share in turn), backends of each.
+
+    Backend n has the same address in every pool, and a name of its own: so do their tables differ.
+    """
+
+    services: int
+    pools: int
+    backends: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the first backend of the first ``pools`` pools is like; weight 0: it is not there."""
+
+    weight: int = 1
+    pools: int = 1
+
+
+def config(size: Size, form: Form) -> str:
+    """Return the configuration, TOML. The first service is that of the stage's frames."""
+    head = (
+        f'hash_key = "{HASH_KEY}"\n[node]\ninterfaces = ["{IN}"]\n'
+        f"[workers]\ncpus = [{FORWARD_CPU}]\n{Rings().toml()}\n"
+    )
+    pools = (_pool(number, size, form) for number in range(size.pools))
+    services = (
+        f'[[service]]\nvip = "{VIPS[4] + n // 250 * 256 + n % 250}"\nprotocol = "udp"\n'
+        f'port = {PORT}\npool = "p{n % size.pools}"\n'
+        for n in range(size.services)
+    )
+    return "".join((head, *pools, *services))
+
+
+def _pool(number: int, size: Size, form: Form) -> str:
+    weights = [1] * size.backends
+    if number < form.pools:
+        weights[0] = form.weight
+    backends = "".join(
+        f'  {{ name = "p{number}b{n}", address = "{BACKEND_NET}.{n + 1}", weight = {weight} }},\n'
+        for n, weight in enumerate(weights)
+        if weight
+    )
+    return f'[[pool]]\nname = "p{number}"\nbackends = [\n{backends}]\n'
+
+
+@dataclass(frozen=True)
+class Reload:
+    """A reload, in times of CLOCK_REALTIME, nanoseconds.
+
+    ``in_service``: the last worker acknowledged, and used, the new generation; ``answered``: the
+    admin socket did. ``cpu``: what of the time until it was in service the supervisor computed;
+    the rest it waited, mostly for its core, which the stream and this machine's others share.
+    """
+
+    asked: int
+    in_service: int
+    answered: int
+    cpu: int
+
+    @property
+    def in_service_ms(self) -> float:
+        """From being asked for until every worker forwards by it."""
+        return (self.in_service - self.asked) / NS_A_MS
+
+    @property
+    def cpu_ms(self) -> float:
+        """What the supervisor computed until then."""
+        return self.cpu / NS_A_MS
+
+    @property
+    def answered_ms(self) -> float:
+        """From being asked for until the answer."""
+        return (self.answered - self.asked) / NS_A_MS
+
+
+class Watch(threading.Thread):
+    """Notes when every worker uses a later generation than now (lbfwd/_ring.h, lbfwd_slot)."""
+
+    def __init__(self, control: Control, workers: int, supervisor: int) -> None:
+        """Look at the control file of a node that runs. ``supervisor``: its process."""
+        super().__init__(daemon=True)
+        self._slots, self._control, self._supervisor = range(workers), control, supervisor
+        self._before, self._ran = min(self._generations()), ran_ns(supervisor)
+        self.seen = self.cpu = 0
+
+    def run(self) -> None:
+        """Look until it is so."""
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_WATCH_PRIORITY))
+        deadline = time.monotonic() + ANSWER_S
+        while min(self._generations()) <= self._before:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(LOOK_S)
+        self.seen = time.time_ns()
+        self.cpu = ran_ns(self._supervisor) - self._ran
+
+    def _generations(self) -> Iterator[int]:
+        return (self._control.slot(slot).acknowledged for slot in self._slots)
+
+
+def ran_ns(pid: int) -> int:
+    """Return the CPU time of a process's threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(Thread(pid, int(task.name)).ran_ns() for task in tasks)
+
+
+def ask(path: Path) -> None:
+    """Ask for a reload at the admin socket, however long the answer takes. Raises LabError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as admin:
+        admin.settimeout(ANSWER_S)
+        admin.connect(str(path))
+        admin.sendall(b"POST /reload HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: admin.recv(65536), b""))
+    if answer.split(maxsplit=2)[1:2] != [b"200"]:
+        raise LabError(f"the reload was refused: {answer.decode(errors='replace')}")
+
+
+class Changing:
+    """A node, ready, whose configuration can be changed."""
+
+    def __init__(self, stage: Stage, directory: Path, text: str) -> None:
+        """Start it. Use ``changing``."""
+        self._file, self._log = directory / "lbfwd.toml", directory / "log"
+        self._runtime = directory / "run"
+        self._workers: list[int] = []
+        self._file.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(self._file)]
+        with self._log.open("w", encoding="utf-8") as log:
+            self.process = stage.node.start(
+                *command, "--runtime-dir", str(self._runtime), stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        """Wait until it is ready, and give its workers their cores. Raises LabError.
+
+        Its log says so: a status of 100,000 backends would disturb it.
+        """
+        eventually(lambda: self._has_ended() or bool(self._events("ready")), START_S, "ready")
+        self._workers = [event["pid"] for event in self._events("worker_started")]
+        for pid in self._workers:
+            prefer(pid)
+
+    def reload(self, text: str) -> Reload:
+        """Have it take up another configuration. Raises LabError."""
+        self._file.write_text(text, encoding="utf-8")
+        with controlling(self._runtime) as control:
+            watch = Watch(control, len(self._workers), self.process.pid)
+            watch.start()
+            asked = time.time_ns()
+            ask(self._runtime / ADMIN_SOCKET)
+            answered = time.time_ns()
+            watch.join()
+        if not watch.seen:
+            raise LabError("a reload has made no new generation, or not every worker uses it")
+        return Reload(asked, watch.seen, answered, watch.cpu)
+
+    def _events(self, name: str) -> list[dict[str, Any]]:
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if f'"event": "{name}"' in line]
+
+    def _has_ended(self) -> bool:
+        if self.process.poll() is not None:
+            raise LabError(self._log.read_text(encoding="utf-8"))
+        return False
+
+
+@contextmanager
+def controlling(runtime: Path) -> Iterator[Control]:
+    """Map the control file of a running node."""
+    with (
+        (runtime / "control").open("r+b") as file,
+        mmap.mmap(file.fileno(), CONTROL_BYTES) as memory,
+    ):
+        control = Control(memory)
+        try:
+            yield control
+        finally:
+            control.release()
+
+
+@contextmanager
+def changing(stage: Stage, directory: Path, size: Size) -> Iterator[Changing]:
+    """Run a node of a size until the block ends."""
+    stage.node.run("ip", "route", "replace", f"{BACKEND_NET}.0/24", "via", BACKENDS[0], "dev", OUT)
+    node = Changing(stage, directory, config(size, Form()))
+    try:
+        node.wait()
+        yield node
+    finally:
+        end(node.process)
