@@ -1,0 +1,101 @@
+"""The real ``lbfwd run`` on a stage: one TCP and one UDP service, twelve backends."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.contestants import START_S, Contestant, Thread, end
+from bench.frames import PORT, VIPS
+from bench.rings import Rings
+from bench.stage import BACKENDS, FORWARD_CPU, IN, Stage
+from lbfwd.demo.lab import LabError, eventually
+
+HASH_KEY = "000102030405060708090a0b0c0d0e0f"
+TABLE_SIZE = 65537
+FLOWS = 2_097_152  # twice the flows of the largest scenario
+
+
+def config(
+    rings: Rings | None = None, cpus: Sequence[int] = (FORWARD_CPU,), flows: int = FLOWS
+) -> str:
+    """Return the configuration, TOML."""
+    backends = "".join(f'  {{ address = "{address}" }},\n' for address in BACKENDS)
+    services = "".join(
+        f'[[service]]\nvip = "{vip}"\nprotocol = "{protocol}"\nport = {PORT}\npool = "web"\n'
+        for vip in VIPS.values()
+        for protocol in ("tcp", "udp")
+    )
+    return f"""
+hash_key = "{HASH_KEY}"
+[node]
+interfaces = ["{IN}"]
+[workers]
+cpus = {list(cpus)}
+flows = {flows}
+{(rings or Rings()).toml()}
+[[pool]]
+name = "web"
+table_size = {TABLE_SIZE}
+backends = [
+{backends}]
+{services}"""
+
+
+class Node:
+    """A node that is ready."""
+
+    def __init__(self, stage: Stage, directory: Path, text: str) -> None:
+        """Start it with that configuration. Use ``running``."""
+        self._host = stage.node
+        own = Path(tempfile.mkdtemp(dir=directory))
+        self._runtime = own / "run"
+        self._log = own / "log"
+        file = own / "lbfwd.toml"
+        file.write_text(text, encoding="utf-8")
+        command = self._command("run", "-c", str(file))
+        with self._log.open("a", encoding="utf-8") as log:
+            self.process = self._host.start(*command, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Wait until it forwards to every backend. Raises LabError with its log."""
+        try:
+            eventually(self._is_ready, START_S, "lbfwd is ready")
+        except LabError as error:
+            raise LabError(f"{error}\n{self._log.read_text(encoding='utf-8')}") from error
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``lbfwd status --json`` says."""
+        result: dict[str, Any] = json.loads(self._host.run(*self._command("status", "--json")))
+        return result
+
+    def contestant(self, name: str = "lbfwd") -> Contestant:
+        """Return it as one of several that are compared."""
+        pids = [worker["pid"] for worker in self.status()["workers"]]
+        return Contestant(name, tuple(Thread(pid, pid) for pid in pids), (self.process.pid,))
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        python = [sys.executable, "-m", "lbfwd.cli.main", verb]
+        return [*python, *arguments, "--runtime-dir", str(self._runtime)]
+
+    def _is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise LabError("lbfwd has ended")
+        if '"ready"' not in self._log.read_text(encoding="utf-8"):
+            return False
+        pools = self.status()["pools"]
+        return all(backend["usable"] for pool in pools for backend in pool["backends"])
+
+
+@contextmanager
+def running(stage: Stage, directory: Path, text: str | None = None) -> Iterator[Node]:
+    """Run lbfwd until the block ends; ``text``: its configuration."""
+    node = Node(stage, directory, text or config())
+    try:
+        node.wait()
+        yield node
+    finally:
+        end(node.process)
