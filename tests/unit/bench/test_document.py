@@ -1,0 +1,27 @@
+"""The figures in the documents are those of the results."""
+
+import pytest
+
+from bench import document
+
+
+def test_documents_say_what_the_results_say() -> None:
+    """`python -m bench.document` would change nothing."""
+    for (path, name), block in document.blocks(document.results()).items():
+        text = path.read_text(encoding="utf-8")
+        assert document.replaced(text, name, block) == text, f"{path}: {document.begin(name)}"
+
+
+def test_a_block_replaces_what_stands_between_its_marks() -> None:
+    text = f"a\n{document.begin('path')}\nold\n{document.END}\nb\n"
+    once = document.replaced(text, "path", "new\n")
+    assert "old" not in once
+    assert once.startswith("a\n")
+    assert once.endswith("b\n")
+    assert document.replaced(once, "path", "new\n") == once
+
+
+@pytest.mark.parametrize("text", ["no marks", document.begin("path") * 2 + document.END])
+def test_marks_must_be_there_once(text: str) -> None:
+    with pytest.raises(ValueError, match="once"):
+        document.replaced(text, "path", "new")
