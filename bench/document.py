@@ -18,6 +18,7 @@ from bench.target import Target, from_plain
 END = "<!-- end of figures -->"
 Result = Mapping[str, Any]
 SCENARIOS = ("one flow", "65536 flows", "1048576 flows", "miss", "miss without SYN")
+LOADS = ("1 %", "50 %", "90 %")
 CONTESTANTS = ("lbfwd", "linear reflector", "plain reflector", "testpmd io")
 HEADLINES = ("lbfwd / linear reflector", "lbfwd / testpmd io", "÷ one flow", "added")
 
@@ -116,6 +117,34 @@ def population_table(result: Result) -> str:
     return table(head, rows)
 
 
+def latency_table(result: Result) -> str:
+    """Return what each adds at each load: p50, p99 and p99.9 in microseconds."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for each in result["figures"]["cells"]:
+        shares = each["added_ms"].values()
+        added = " / ".join(f"{1000 * share['median']:.0f}" for share in shares)
+        rows.setdefault((each["ring"], each["forwarder"]), []).append(added)
+    head = ("ring", "forwarder", *(f"{load}: p50 / p99 / p99.9, µs" for load in LOADS))
+    return table(head, ((*names, *cells) for names, cells in rows.items()))
+
+
+def reload_table(result: Result) -> str:
+    """Return how long each kind of change took, in milliseconds, and what was lost meanwhile."""
+    head = ("node", "change", "in service, p50", "longest", "lost of", "longest gap")
+    rows = (
+        (
+            node["title"],
+            change,
+            *(f"{took['in_service_ms'][key]:.0f}" for key in ("p50", "max")),
+            f"{node['during']['lost']:,} of {node['during']['packets']:,}",
+            f"{node['during']['gaps_ms']['max']:.0f}",
+        )
+        for node in result["figures"].values()
+        for change, took in node["changes"].items()
+    )
+    return table(head, rows)
+
+
 def results() -> dict[str, Result]:
     """Read all results that are there."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
@@ -131,6 +160,8 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
         (benchmarks, "path"): path_tables(found["path"]),
         (benchmarks, "forward"): forward_table(found["forward"]),
         (benchmarks, "tables"): population_table(found["tables"]),
+        (benchmarks, "latency"): latency_table(found["latency"]),
+        (benchmarks, "reload"): reload_table(found["reload"]),
         (ROOT / "README.md", ""): targets_table(headline),
     }
 
