@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-c", "--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s"
     )
     add_runtime_dir(parser)
-    group = parser.add_argument_group("workers", "each overrides the key of [workers]")
+    group = parser.add_argument_group(
+        "workers", "each overrides the key of [workers], but not that of a [[worker]]"
+    )
     for name, field in Workers.model_fields.items():
         group.add_argument(
             f"--{name.replace('_', '-')}",
