@@ -30,6 +30,7 @@ from tests.packet.crafted import (
 )
 from tests.packet.memory import published
 
+LENGTH, TP_LEN_AT = 60, 16  # of a frame, in struct tpacket3_hdr
 PLAIN = offload()
 TCP4 = frame(4, "tcp", payload=bytes(300))
 TCP6 = frame(6, "tcp", payload=bytes(300))
@@ -288,11 +289,12 @@ def test_tx_not_ready_without_a_ring(make_bench: BenchMaker) -> None:
 
 
 def test_tx_not_ready_until_the_kernels_place_is_known(make_bench: BenchMaker) -> None:
-    """A ring whose send() fails, as with a link that is down when the worker comes."""
+    """A used ring whose send() fails, as with a link that is down when the worker comes."""
     node = make_bench(state_of(bench.member(4, 11)))
     shape = ring.tx_geometry(16, bench.MTU)
     no_socket = os.memfd_create("lbfwd-test-ring")
     os.ftruncate(no_socket, shape.block_bytes * shape.blocks)
+    os.pwrite(no_socket, LENGTH.to_bytes(4, "little"), TP_LEN_AT)  # somebody has filled a slot
     node.worker.remove_tx(0)
     node.worker.add_tx(0, no_socket, shape)
     node.assert_dropped(node.forward(TCP4), "tx_not_ready")
