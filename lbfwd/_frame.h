@@ -3,6 +3,7 @@
 #ifndef LBFWD_FRAME_H
 #define LBFWD_FRAME_H
 
+#include <linux/if_packet.h>
 #include <linux/virtio_net.h>
 
 #include "_bytes.h"
@@ -23,5 +24,15 @@ struct lbfwd_frame {
     uint8_t rx;              /* ring it came from: answers go back there */
     struct virtio_net_hdr offload;
 };
+
+/* A frame to this host in memory: VNET_BYTES of offload metadata, then the frame. */
+static inline struct lbfwd_frame frame_in_memory(const uint8_t *bytes, uint32_t length)
+{
+    struct lbfwd_frame frame = {.data = bytes + VNET_BYTES, .length = length - VNET_BYTES,
+                                .wire_length = length - VNET_BYTES, .packet_type = PACKET_HOST};
+
+    memcpy(&frame.offload, bytes, VNET_BYTES);
+    return frame;
+}
 
 #endif

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "_choose.h"
 #include "_emit.h"
+#include "_explain.h"
 
 #define IDLE_WAIT_MS 100     /* the heartbeat moves at least this often */
 #define HELD_WAIT_MS 10      /* fragments wait for their first */
@@ -266,14 +267,6 @@ static inline uint32_t forward_round(struct lbfwd_worker *w)
 
 /* ---- waiting ---- */
 
-/* An interface that went down leaves an error at the socket; unread, it would wake us for ever. */
-static void clear_error(int fd)
-{
-    int error;
-    socklen_t length = sizeof error;
-    (void)!getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
-}
-
 static inline int patience_ms(const struct lbfwd_worker *w)
 {
     if (w->pending)
@@ -305,13 +298,6 @@ static enum lbfwd_wake wait_for_work(struct lbfwd_worker *w, int wake_fd)
         return LBFWD_WAKE_CONTROL;
     synchronize_tx(w);
     return ready ? LBFWD_WAKE_TURN : LBFWD_WAKE_TIMEOUT;
-}
-
-static inline uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 /* Looks at the rings without sleeping for as long as busy polling allows. */
@@ -369,19 +355,38 @@ int lbfwd_worker_remove_rx(struct lbfwd_worker *w, uint32_t index)
 int lbfwd_worker_forward(struct lbfwd_worker *w, const uint8_t *frame, uint32_t length,
                          uint64_t now_ms)
 {
-    struct lbfwd_frame received = {.packet_type = PACKET_HOST};
+    struct lbfwd_frame received;
 
     if (length < VNET_BYTES)
         return -EINVAL;
-    memcpy(&received.offload, frame, VNET_BYTES);
-    received.data = frame + VNET_BYTES;
-    received.length = received.wire_length = length - VNET_BYTES;
+    received = frame_in_memory(frame, length);
     begin_references(w);
     w->now_ms = now_ms;
     ADD_COUNT(w->slot->seen, 1);
     ADD_COUNT(w->slot->frames, 1);
     tick(w);
     forward_and_count(w, &received);
+    end_references(w);
+    return 0;
+}
+
+int lbfwd_worker_explain(struct lbfwd_worker *w, const uint8_t *frame, uint32_t length,
+                         uint64_t now_ms, struct lbfwd_explanation *out)
+{
+    struct lbfwd_frame received;
+    struct lbfwd_job job = {.frame = &received, .backend = LBFWD_MAX_BACKENDS};
+
+    if (length < VNET_BYTES)
+        return -EINVAL;
+    received = frame_in_memory(frame, length);
+    begin_references(w);
+    w->now_ms = now_ms;
+    explain_begin(w, out);
+    identify_all(w, &job, 1);
+    if (job.service)
+        explain_flow(w, &job, out);
+    choose_all(w, &job, 1);
+    explain_end(w, &job, job.reason ? job.reason : finish(w, &job), out);
     end_references(w);
     return 0;
 }

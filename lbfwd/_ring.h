@@ -7,7 +7,7 @@
  * the host's (_be16, _be32).
  */
 
-#define LBFWD_ABI 3
+#define LBFWD_ABI 4
 #define LBFWD_MAX_WORKERS 64
 #define LBFWD_MAX_RX 16        /* receiving interfaces */
 #define LBFWD_MAX_TX 32        /* output interfaces */
@@ -15,6 +15,7 @@
 #define LBFWD_MAX_BACKENDS 131072
 #define LBFWD_MAX_MEMBERS 65535 /* backends of one pool: a table entry is 16 bits, 0xffff is "none" */
 #define LBFWD_NO_MEMBER 65535
+#define LBFWD_ARENA_MOST 17179869184 /* bytes; workers map so much once, as addresses only */
 #define LBFWD_FLOW_WAYS 4      /* flow table entries in a cache line */
 #define LBFWD_BURST 64         /* packets taken from a ring at a time */
 #define LBFWD_PATH_HEADER 58   /* Ethernet 14 + IPv6 40 + GRE 4 */
@@ -146,6 +147,15 @@ struct lbfwd_flows_header {
     uint32_t unused;
 };
 
+struct lbfwd_flow_row {      /* live flows of one service at one backend; live 0: free */
+    uint32_t service;        /* slots */
+    uint32_t backend;
+    uint32_t incarnation;    /* its low bits: those that an entry has room for */
+    uint32_t unused;
+    uint64_t live;
+    uint64_t closing;        /* of them: a FIN or RST was seen */
+};
+
 /* ---- shared memory: arena (forwarding states; offsets are from its start, 64-byte aligned) ---- */
 
 struct lbfwd_vip {           /* open addressing; family 0: free */
@@ -173,7 +183,7 @@ struct lbfwd_service {       /* open addressing by (vip, protocol, port); protoc
 };
 
 struct lbfwd_backend {       /* indexed by backend slot, as counters are */
-    uint32_t path_first;
+    uint32_t path_first;     /* offset in the arena / 64: a path is so long */
     uint16_t path_count;     /* 0: no resolved next hop */
     uint16_t unused;
     uint32_t incarnation;    /* a reused slot has another one */
@@ -196,11 +206,10 @@ struct lbfwd_snapshot {      /* one generation */
     uint64_t vips_offset;
     uint64_t services_offset;
     uint64_t backends_offset;
-    uint64_t paths_offset;
     uint32_t vip_slots;      /* power of two, more than the VIPs */
     uint32_t service_slots;  /* power of two, more than the services */
     uint32_t backends;
-    uint32_t paths;
+    uint32_t unused0;
     uint16_t lifetimes_s[8]; /* by enum lbfwd_flow_state */
     uint8_t echo;            /* enum lbfwd_echo */
     uint8_t unused[7];
@@ -261,10 +270,18 @@ int lbfwd_drop_capabilities(void);                     /* every set, and no way 
 /* ---- forwarding state: written by the supervisor ---- */
 
 int lbfwd_flows_init(void *flows, uint64_t bytes, uint32_t workers, uint32_t buckets);
+/* Counts live flows by service and backend into `count` rows, all 0 before, a power of two. Entries
+ * live as long as lifetimes_s says at the time now_s (CLOCK_MONOTONIC). -ENOSPC: more rows are needed. */
+int lbfwd_flow_census(const void *flows, uint64_t bytes, const uint16_t lifetimes_s[8],
+                      uint16_t now_s, struct lbfwd_flow_row *rows, uint32_t count);
+/* Live entries in the flow table of one worker, by the same rules. */
+int64_t lbfwd_flows_in_use(const void *flows, uint64_t bytes, const uint16_t lifetimes_s[8],
+                           uint16_t now_s, uint32_t worker);
 int lbfwd_control_init(void *control, uint64_t bytes, uint32_t worker_slots, uint64_t arena_bytes);
 int lbfwd_vip_insert(struct lbfwd_vip *vips, uint32_t slots, const struct lbfwd_vip *vip);
 int lbfwd_service_insert(struct lbfwd_service *services, uint32_t slots,
                          const struct lbfwd_service *service);
+/* All of a snapshot but Maglev entries and members: before it is published. */
 int lbfwd_snapshot_check(const void *arena, uint64_t bytes, uint64_t offset);
 void lbfwd_publish(struct lbfwd_control *control, uint64_t generation, uint64_t offset);
 /* 1 when the slot's worker uses this generation or holds no reference to any. */
@@ -285,3 +302,63 @@ struct lbfwd_decap_counters { uint64_t packets; uint64_t bytes; uint64_t malform
 /* Moves GRE packets from a raw socket (family 4 or 6) to a TUN device until wake_fd is readable. */
 int lbfwd_decap_run(int raw4_fd, int raw6_fd, int tun_fd, int wake_fd,
                     struct lbfwd_decap_counters *counters);
+
+/* ---- health probes through the tunnel: TUN -> GRE, in user space ---- */
+
+/* packets, bytes: sent; stray: no probe's; too_big: for its path; unsent: refused by the kernel. */
+struct lbfwd_probe_counters {
+    uint64_t packets;
+    uint64_t bytes;
+    uint64_t stray;
+    uint64_t too_big;
+    uint64_t unsent;
+};
+
+struct lbfwd_probe;
+
+int lbfwd_probe_new(struct lbfwd_probe **out);
+void lbfwd_probe_free(struct lbfwd_probe *probe);
+/* From now on packets of this name (source port; identifier of an echo request) take this path. */
+void lbfwd_probe_aim(struct lbfwd_probe *probe, uint16_t name, const struct lbfwd_path *path,
+                     int ifindex);
+void lbfwd_probe_count(const struct lbfwd_probe *probe, struct lbfwd_probe_counters *out);
+/* Length of the outer header of an IP packet; 0: it is not to be sent, and was counted. */
+uint32_t lbfwd_probe_wrap(struct lbfwd_probe *probe, const uint8_t *packet, uint32_t length,
+                          uint8_t header[LBFWD_PATH_HEADER], int *ifindex);
+/* Wraps what comes out of the TUN device until wake_fd is readable. */
+int lbfwd_probe_run(struct lbfwd_probe *probe, int tun_fd, int packet_fd, int wake_fd);
+
+/* ---- answers: what would become of a packet ---- */
+
+/* A flow's entry in one worker's table. */
+struct lbfwd_sighting {
+    uint8_t bucket;          /* 1: the flow's first, 2: its second; 0: no entry */
+    uint8_t state;           /* enum lbfwd_flow_state */
+    uint8_t usable;          /* its backend may serve the service in this generation */
+    uint8_t unused;
+    uint16_t age_s;
+    uint16_t incarnation;    /* its low bits */
+    uint32_t backend;
+};
+
+struct lbfwd_explanation {   /* a backend: its slot, or LBFWD_MAX_BACKENDS for none */
+    uint64_t generation;     /* 0: none is published */
+    uint64_t hash;           /* affinity hash */
+    uint32_t service;        /* counter, or LBFWD_MAX_SERVICES: it is for none */
+    uint32_t table_size;     /* 0: no table, no backend takes part */
+    uint32_t bucket;
+    uint32_t table_backend;  /* that the table names */
+    uint32_t backend;        /* that serves the packet */
+    uint32_t reason;         /* enum lbfwd_drop */
+    uint32_t key_length;
+    uint8_t key[40];         /* flow key, as it was hashed */
+    uint64_t events[64];     /* what the packet counts, by enum lbfwd_event */
+    struct lbfwd_sighting workers[LBFWD_MAX_WORKERS];
+};
+
+/* A worker like the slot's whose every write stays in memory of its own. */
+int lbfwd_rehearsal_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
+                        int counters_fd, int flows_fd);
+/* lbfwd_worker_forward that tells how it went; a rehearsal, used once. */
+int lbfwd_worker_explain(struct lbfwd_worker *rehearsal, const uint8_t *frame, uint32_t length,
+                         uint64_t now_ms, struct lbfwd_explanation *out);

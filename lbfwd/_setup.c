@@ -4,8 +4,11 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "_census.h"
 #include "_decap.h"
 #include "_maglev.h"
+#include "_occupancy.h"
+#include "_probe.h"
 #include "_socket.h"
 #include "_worker.h"
 
@@ -18,13 +21,13 @@ _Static_assert(LBFWD_DROP_COUNT <= 64 && LBFWD_EVENT_COUNT <= 64, "drops[64], ev
 
 /* ---- a worker's life ---- */
 
-static int map_counters(struct lbfwd_worker *w, uint32_t slot, int fd)
+static int map_counters(struct lbfwd_worker *w, uint32_t slot, int fd, int sharing)
 {
     void *map;
 
     if (!file_holds(fd, (slot + 1) * sizeof *w->counters))
         return -EBADMSG;
-    map = mmap(NULL, sizeof *w->counters, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+    map = mmap(NULL, sizeof *w->counters, PROT_READ | PROT_WRITE, sharing, fd,
                (off_t)(slot * sizeof *w->counters));
     if (map == MAP_FAILED)
         return -errno;
@@ -32,8 +35,21 @@ static int map_counters(struct lbfwd_worker *w, uint32_t slot, int fd)
     return 0;
 }
 
-int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
-                     int counters_fd, int flows_fd)
+struct files { int control, arena, counters, flows; };
+
+/* Everything that a worker maps; what failed is undone by lbfwd_worker_free. */
+static int map_files(struct lbfwd_worker *w, uint32_t slot, const struct files *files, int sharing)
+{
+    int error = map_control(w, files->control, sharing);
+    if (!error)
+        error = map_counters(w, slot, files->counters, sharing);
+    if (!error)
+        error = map_flows(w, slot, files->flows, sharing);
+    return error ? error : map_arena(w, files->arena);
+}
+
+static int worker_new(struct lbfwd_worker **out, uint32_t slot, const struct files *files,
+                      int sharing)
 {
     struct lbfwd_worker *w;
     int error;
@@ -43,18 +59,13 @@ int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, i
     w = calloc(1, sizeof *w);
     if (!w)
         return -ENOMEM;
-    w->arena_fd = arena_fd;
     w->next_identification = (uint16_t)(slot << 10); /* workers share the outer addresses */
     for (uint32_t i = 0; i < LBFWD_MAX_TX; i++)
         w->tx[i].fd = -1;
     for (uint32_t i = 0; i < LBFWD_MAX_RX; i++)
         w->rx[i].fd = -1;
     w->fragments = calloc(1, sizeof *w->fragments);
-    error = w->fragments ? map_control(w, control_fd) : -ENOMEM;
-    if (!error)
-        error = map_counters(w, slot, counters_fd);
-    if (!error)
-        error = map_flows(w, slot, flows_fd);
+    error = w->fragments ? map_files(w, slot, files, sharing) : -ENOMEM;
     if (error) {
         lbfwd_worker_free(w);
         return error;
@@ -64,6 +75,20 @@ int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, i
     end_references(w); /* whatever the last worker of this slot left there */
     *out = w;
     return 0;
+}
+
+int lbfwd_worker_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
+                     int counters_fd, int flows_fd)
+{
+    const struct files files = {control_fd, arena_fd, counters_fd, flows_fd};
+    return worker_new(out, slot, &files, MAP_SHARED);
+}
+
+int lbfwd_rehearsal_new(struct lbfwd_worker **out, uint32_t slot, int control_fd, int arena_fd,
+                        int counters_fd, int flows_fd)
+{
+    const struct files files = {control_fd, arena_fd, counters_fd, flows_fd};
+    return worker_new(out, slot, &files, MAP_PRIVATE);
 }
 
 void lbfwd_worker_free(struct lbfwd_worker *w)
@@ -79,7 +104,7 @@ void lbfwd_worker_free(struct lbfwd_worker *w)
     if (w->counters)
         munmap(w->counters, sizeof *w->counters);
     if (w->arena)
-        munmap((void *)(uintptr_t)w->arena, w->arena_bytes);
+        munmap((void *)(uintptr_t)w->arena, LBFWD_ARENA_MOST);
     if (w->control)
         munmap(w->control, w->control_bytes);
     free(w->fragments);
@@ -244,6 +269,18 @@ int lbfwd_flows_init(void *memory, uint64_t bytes, uint32_t workers, uint32_t bu
         return -EINVAL;
     *header = (struct lbfwd_flows_header){FLOWS_MAGIC, LBFWD_ABI, workers, buckets, 0};
     return 0;
+}
+
+int lbfwd_flow_census(const void *flows, uint64_t bytes, const uint16_t lifetimes_s[8], uint16_t now_s,
+                      struct lbfwd_flow_row *rows, uint32_t count)
+{
+    return flow_census(flows, bytes, lifetimes_s, now_s, rows, count);
+}
+
+int64_t lbfwd_flows_in_use(const void *flows, uint64_t bytes, const uint16_t lifetimes_s[8],
+                           uint16_t now_s, uint32_t worker)
+{
+    return flows_in_use(flows, bytes, lifetimes_s, now_s, worker);
 }
 
 int lbfwd_control_init(void *memory, uint64_t bytes, uint32_t worker_slots, uint64_t arena_bytes)

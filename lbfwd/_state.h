@@ -79,29 +79,35 @@ static inline int check_vips(const uint8_t *arena, const struct lbfwd_snapshot *
     return -EBADMSG;
 }
 
-static inline int check_backends(const uint8_t *arena, const struct lbfwd_snapshot *snapshot)
+static inline int is_path(const struct lbfwd_path *path)
+{
+    return path->tx < LBFWD_MAX_TX && path->entropy_bits <= 32 &&
+           (path->header_len == ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES ||
+            path->header_len == ETHERNET_BYTES + IPV6_BYTES + GRE_BYTES);
+}
+
+static inline int check_backends(const uint8_t *arena, uint64_t bytes,
+                                 const struct lbfwd_snapshot *snapshot)
 {
     const struct lbfwd_backend *backends = (const void *)(arena + snapshot->backends_offset);
-    const struct lbfwd_path *paths = (const void *)(arena + snapshot->paths_offset);
+    const struct lbfwd_path *paths = (const void *)arena;
 
-    for (uint32_t i = 0; i < snapshot->backends; i++)
-        if ((uint64_t)backends[i].path_first + backends[i].path_count > snapshot->paths)
+    for (uint32_t i = 0; i < snapshot->backends; i++) {
+        uint64_t end = (uint64_t)backends[i].path_first + backends[i].path_count;
+        if (end > bytes / sizeof *paths)
             return -EBADMSG;
-    for (uint32_t i = 0; i < snapshot->paths; i++)
-        if (paths[i].tx >= LBFWD_MAX_TX ||
-            paths[i].entropy_bits > 32 ||
-            (paths[i].header_len != ETHERNET_BYTES + IPV4_BYTES + GRE_BYTES &&
-             paths[i].header_len != ETHERNET_BYTES + IPV6_BYTES + GRE_BYTES))
-            return -EBADMSG;
+        for (uint64_t n = backends[i].path_first; n < end; n++)
+            if (!is_path(&paths[n]))
+                return -EBADMSG;
+    }
     return 0;
 }
 
-/* Everything a worker relies on without looking again. Maglev entries and members are the
- * exception: they are too many, and are checked at each look-up. */
-static inline int snapshot_check(const uint8_t *arena, uint64_t bytes, uint64_t offset)
+/* Whether it is a snapshot, and its arrays lie in the arena: in as much time for few backends as
+ * for many, so that a worker can ask between two bursts. */
+static inline int snapshot_head_check(const uint8_t *arena, uint64_t bytes, uint64_t offset)
 {
     const struct lbfwd_snapshot *s = (const void *)(arena + offset);
-    int bad;
 
     if (!inside(bytes, offset, 1, sizeof *s) || s->magic != SNAPSHOT_MAGIC)
         return -EBADMSG;
@@ -109,13 +115,24 @@ static inline int snapshot_check(const uint8_t *arena, uint64_t bytes, uint64_t 
         s->backends > LBFWD_MAX_BACKENDS ||
         !inside(bytes, s->vips_offset, s->vip_slots, sizeof(struct lbfwd_vip)) ||
         !inside(bytes, s->services_offset, s->service_slots, sizeof(struct lbfwd_service)) ||
-        !inside(bytes, s->backends_offset, s->backends, sizeof(struct lbfwd_backend)) ||
-        !inside(bytes, s->paths_offset, s->paths, sizeof(struct lbfwd_path)))
+        !inside(bytes, s->backends_offset, s->backends, sizeof(struct lbfwd_backend)))
         return -EBADMSG;
-    bad = check_services(arena, bytes, s);
+    return 0;
+}
+
+/* Everything a worker relies on without looking again; the supervisor asks before it publishes.
+ * Maglev entries and members are the exception: they are too many, and are checked at each
+ * look-up. */
+static inline int snapshot_check(const uint8_t *arena, uint64_t bytes, uint64_t offset)
+{
+    const struct lbfwd_snapshot *s = (const void *)(arena + offset);
+    int bad = snapshot_head_check(arena, bytes, offset);
+
+    if (!bad)
+        bad = check_services(arena, bytes, s);
     if (!bad)
         bad = check_vips(arena, s);
-    return bad ? bad : check_backends(arena, s);
+    return bad ? bad : check_backends(arena, bytes, s);
 }
 
 static inline struct lbfwd_view view_of(const uint8_t *arena, uint64_t offset)
@@ -128,7 +145,7 @@ static inline struct lbfwd_view view_of(const uint8_t *arena, uint64_t offset)
         .vips = (const void *)(arena + s->vips_offset),
         .services = (const void *)(arena + s->services_offset),
         .backends = (const void *)(arena + s->backends_offset),
-        .paths = (const void *)(arena + s->paths_offset),
+        .paths = (const void *)arena,
         .seed = siphash_seed(s->hash_key),
     };
 }

@@ -31,7 +31,7 @@ struct lbfwd_worker {
     struct lbfwd_counters *counters;
     const uint8_t *arena;
     uint64_t control_bytes;
-    uint64_t arena_bytes;      /* mapped */
+    uint64_t arena_bytes;      /* of the file; LBFWD_ARENA_MOST are mapped */
     uint64_t published;        /* the word that `view` stands for; 0: none */
     struct lbfwd_view view;
     struct lbfwd_rx rx[LBFWD_MAX_RX];
@@ -68,9 +68,10 @@ static inline void pair_rings(struct lbfwd_worker *w)
     }
 }
 
-static inline void *map_shared(int fd, uint64_t bytes, int protection)
+/* sharing: MAP_SHARED, or MAP_PRIVATE for a rehearsal: what it writes stays in memory of its own. */
+static inline void *map_file(int fd, uint64_t bytes, int protection, int sharing)
 {
-    void *map = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, bytes, protection, sharing | MAP_NORESERVE, fd, 0);
     return map == MAP_FAILED ? NULL : map;
 }
 
@@ -100,11 +101,11 @@ static inline int file_holds(int fd, uint64_t bytes)
     return !fstat(fd, &status) && (uint64_t)status.st_size >= bytes;
 }
 
-static inline int map_control(struct lbfwd_worker *w, int fd)
+static inline int map_control(struct lbfwd_worker *w, int fd, int sharing)
 {
     if (!file_holds(fd, sizeof *w->control))
         return -EBADMSG;
-    w->control = map_shared(fd, sizeof *w->control, PROT_READ | PROT_WRITE);
+    w->control = map_file(fd, sizeof *w->control, PROT_READ | PROT_WRITE, sharing);
     if (!w->control)
         return -errno;
     w->control_bytes = sizeof *w->control;
@@ -115,7 +116,7 @@ static inline int map_control(struct lbfwd_worker *w, int fd)
 }
 
 /* Every worker's flow table is mapped, to read; only the own region is written. */
-static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd)
+static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd, int sharing)
 {
     struct lbfwd_flows_header header;
     uint64_t region;
@@ -127,7 +128,9 @@ static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd)
     w->flows_bytes = LBFWD_FLOWS_HEADER + header.workers * region;
     if (!file_holds(fd, w->flows_bytes))
         return -EBADMSG;
-    w->flows_map = map_shared_huge(fd, w->flows_bytes);
+    w->flows_map = sharing == MAP_SHARED
+                       ? map_shared_huge(fd, w->flows_bytes)
+                       : map_file(fd, w->flows_bytes, PROT_READ | PROT_WRITE, sharing);
     if (!w->flows_map)
         return -errno;
     w->flows.all = (const void *)((const uint8_t *)w->flows_map + LBFWD_FLOWS_HEADER);
@@ -138,38 +141,42 @@ static inline int map_flows(struct lbfwd_worker *w, uint32_t slot, int fd)
     return 0;
 }
 
-/* The arena only grows: a larger one is mapped anew. */
-static inline int map_arena(struct lbfwd_worker *w)
+/* As large as it can become: to map a larger one anew would cost the packet path every page of the
+ * one in use. */
+static inline int map_arena(struct lbfwd_worker *w, int fd)
 {
-    uint64_t bytes = READ_SHARED(w->control->arena_bytes);
-    const uint8_t *arena;
-
-    if (bytes == w->arena_bytes)
-        return 0;
-    if (!file_holds(w->arena_fd, bytes))
-        return -EBADMSG;
-    arena = map_shared(w->arena_fd, bytes, PROT_READ);
-    if (!arena)
+    w->arena = map_file(fd, LBFWD_ARENA_MOST, PROT_READ, MAP_SHARED);
+    if (!w->arena)
         return -errno;
-    if (w->arena)
-        munmap((void *)(uintptr_t)w->arena, w->arena_bytes);
-    w->arena = arena;
-    w->arena_bytes = bytes;
-    if (w->published) /* the generation in use has moved with the mapping */
-        w->view = view_of(arena, offset_of(w->published));
+    (void)madvise((void *)(uintptr_t)w->arena, LBFWD_ARENA_MOST, MADV_DONTDUMP);
+    w->arena_fd = fd;
     return 0;
 }
 
-/* Between bursts: use what is published last, and say so. A state that does not check is not
- * used and not acknowledged: the supervisor sees that, and the old one stays whole for as long as
- * the worker refers to it. Returns whether the worker uses what is published. */
+/* The arena only grows. */
+static inline int measure_arena(struct lbfwd_worker *w)
+{
+    uint64_t bytes = READ_SHARED(w->control->arena_bytes);
+
+    if (bytes == w->arena_bytes)
+        return 0;
+    if (bytes > LBFWD_ARENA_MOST || !file_holds(w->arena_fd, bytes))
+        return -EBADMSG;
+    w->arena_bytes = bytes;
+    return 0;
+}
+
+/* Between bursts: use what is published last, and say so; its rows were checked before it was. A
+ * state whose head does not check is not used and not acknowledged: the supervisor sees that, and
+ * the old one stays whole for as long as the worker refers to it. Returns whether the worker uses
+ * what is published. */
 static inline int take_up(struct lbfwd_worker *w)
 {
     uint64_t published = __atomic_load_n(&w->control->published, __ATOMIC_SEQ_CST);
 
     if (LIKELY(published == w->published))
         return 1;
-    if (map_arena(w) || snapshot_check(w->arena, w->arena_bytes, offset_of(published)))
+    if (measure_arena(w) || snapshot_head_check(w->arena, w->arena_bytes, offset_of(published)))
         return 0;
     w->view = view_of(w->arena, offset_of(published));
     w->published = published;
@@ -196,6 +203,13 @@ static inline void read_clock(struct lbfwd_worker *w)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     w->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static inline uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 static inline struct lbfwd_flow_context flow_context(const struct lbfwd_worker *w)
@@ -231,6 +245,14 @@ static inline int flush_all(struct lbfwd_worker *w)
         w->pending += w->tx[i].pending;
     }
     return w->pending > 0;
+}
+
+/* An interface that went down leaves an error at the socket; unread, it would wake us for ever. */
+static inline void clear_error(int fd)
+{
+    int error;
+    socklen_t length = sizeof error;
+    (void)!getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
 }
 
 /* Rings whose head could not be found yet (their link was down) are tried again now and then. */

@@ -5,9 +5,11 @@ a SIGBUS.
 """
 
 import bisect
+import errno
+import mmap
 import os
 
-from lbfwd.shared import UNIT, aligned
+from lbfwd.shared import ARENA_MOST, UNIT, aligned
 
 _FIRST_BYTES = 1 << 20
 
@@ -22,6 +24,7 @@ class Arena:
         os.ftruncate(fd, self.size)
         self._free: list[tuple[int, int]] = [(UNIT, self.size - UNIT)]  # offset, size; ascending
         self._used: dict[int, int] = {}
+        self._map: mmap.mmap | None = None
 
     def store(self, data: bytes | memoryview) -> int:
         """Write data somewhere and return its offset. Raises OSError; then nothing is allocated."""
@@ -46,12 +49,25 @@ class Arena:
         self._grow(size)
         return self.reserve(size)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write to an allocated place."""
         view = memoryview(data)
         while view:
             written = os.pwrite(self.fd, view, offset)
             view, offset = view[written:], offset + written
+
+    def mapped(self) -> mmap.mmap:
+        """Return all of the arena, to be read; as it is until the arena grows."""
+        if self._map is None or len(self._map) != self.size:
+            self.unmap()
+            self._map = mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ)
+        return self._map
+
+    def unmap(self) -> None:
+        """Let go of what ``mapped`` returned."""
+        if self._map is not None:
+            self._map.close()
+        self._map = None
 
     def free(self, offset: int) -> None:
         """Give back what ``store`` or ``reserve`` returned."""
@@ -67,7 +83,9 @@ class Arena:
 
     def _grow(self, size: int) -> None:
         old = self.size
-        new = max(2 * old, old + size)
+        if old + size > ARENA_MOST:
+            raise OSError(errno.ENOSPC, f"the arena cannot become larger than {ARENA_MOST} bytes")
+        new = min(max(2 * old, old + size), ARENA_MOST)
         os.ftruncate(self.fd, new)
         self.size = new
         self._used[old] = new - old

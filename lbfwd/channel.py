@@ -6,6 +6,7 @@ One SOCK_SEQPACKET pair a worker. The supervisor asks, the worker answers each r
 =========  ============================  =====================================
 op         keys                          descriptors
 =========  ============================  =====================================
+hello                                    (the process is there; it changes nothing)
 start      slot, cpu, busy_poll_us       [control, arena, counters, flows]
 add_rx     index, geometry               [ring socket]
 remove_rx  index

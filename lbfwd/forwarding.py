@@ -7,6 +7,7 @@ into shared memory.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from lbfwd.encap import IPAddress
 
@@ -49,6 +50,17 @@ class PoolState:
     name: str
     table_size: int
     members: tuple[Member, ...]
+
+    @cached_property
+    def serving(self) -> frozenset[str]:
+        """The members that packets can be sent to."""
+        return frozenset(member.name for member in self.members if member.paths)
+
+    @cached_property
+    def facts(self) -> bytes:
+        """What of it decides forwarding, as a fingerprint digests it."""
+        members = sorted([m.name, str(m.address), m.effective_weight] for m in self.members)
+        return _text(self.table_size, members)
 
 
 @dataclass(frozen=True)
@@ -98,18 +110,15 @@ def fingerprints(forwarding: Forwarding) -> dict[str, str]:
     weight in force.
     """
 
-    def digest(*facts: object) -> str:
-        text = json.dumps(facts, separators=(",", ":")).encode()
+    def digest(text: bytes) -> str:
         return hashlib.blake2b(text, key=forwarding.hash_key, digest_size=8).hexdigest()
 
-    pools = {
-        pool.name: digest(
-            pool.table_size,
-            sorted([m.name, str(m.address), m.effective_weight] for m in pool.members),
-        )
-        for pool in forwarding.pools
-    }
+    pools = {pool.name: digest(pool.facts) for pool in forwarding.pools}
     return {
-        s.name: digest(str(s.vip), s.protocol, s.port, s.affinity, pools[s.pool])
+        s.name: digest(_text(str(s.vip), s.protocol, s.port, s.affinity, pools[s.pool]))
         for s in forwarding.services
     }
+
+
+def _text(*facts: object) -> bytes:
+    return json.dumps(facts, separators=(",", ":")).encode()

@@ -186,12 +186,14 @@ class TxSocket(_PacketSocket):
 class Worker:
     """The C worker: borrows rings and forwards. Used by ``lbfwd.workers`` and by tests."""
 
+    _create = staticmethod(lib.lbfwd_worker_new)
+
     def __init__(self, slot: int, *files: int) -> None:
         """Map the shared files (``Tables.files``); OSError when they are not what they should."""
         out = ffi.new("struct lbfwd_worker **")
         self._check(
             "map the shared state",
-            lib.lbfwd_worker_new(out, slot, *files),
+            self._create(out, slot, *files),
         )
         self._worker = out[0]
 
@@ -303,3 +305,59 @@ def decap(raw4_fd: int, raw6_fd: int, tun_fd: int, wake_fd: int, counters: Decap
     result = lib.lbfwd_decap_run(raw4_fd, raw6_fd, tun_fd, wake_fd, counters.raw)
     if result < 0:
         raise OSError(-result, f"decapsulate: {os.strerror(-result)}")
+
+
+@dataclass(frozen=True)
+class ProbeCounters:
+    """What a probe pump did, as ``struct lbfwd_probe_counters``."""
+
+    packets: int
+    bytes: int
+    stray: int
+    too_big: int
+    unsent: int
+
+
+class ProbePump:
+    """Wraps the packets of health probes that come out of a TUN device (``_probe.h``).
+
+    ``aim`` and ``counters`` may be called while another thread is in ``run``.
+    """
+
+    def __init__(self) -> None:
+        out = ffi.new("struct lbfwd_probe **")
+        if lib.lbfwd_probe_new(out) < 0:
+            raise MemoryError("no memory for the probe pump")
+        self._raw = ffi.gc(out[0], lib.lbfwd_probe_free)
+
+    def aim(self, name: int, path: bytes, ifindex: int) -> None:
+        """Send packets of this name by this path from now on.
+
+        ``name``: source port, or identifier of echo requests, below 65536. ``path``: one row of
+        ``shared.pack_paths``.
+        """
+        row = ffi.from_buffer("struct lbfwd_path[]", path)
+        if len(row) != 1:
+            raise ValueError(f"{len(path)} bytes are not one path")
+        lib.lbfwd_probe_aim(self._raw, name, row, ifindex)
+
+    def wrap(self, packet: bytes) -> tuple[bytes, int] | None:
+        """Return the outer header for an IP packet and its interface; None: it is not sent."""
+        header, ifindex = ffi.new("uint8_t[]", lib.LBFWD_PATH_HEADER), ffi.new("int *")
+        length = lib.lbfwd_probe_wrap(self._raw, packet, len(packet), header, ifindex)
+        return (bytes(header[0:length]), ifindex[0]) if length else None
+
+    def run(self, tun_fd: int, packet_fd: int, wake_fd: int) -> None:
+        """Pump until ``wake_fd`` is readable. Blocks without holding the GIL.
+
+        ``tun_fd`` is non-blocking. Raises OSError when it fails for good: the device is gone.
+        """
+        result = lib.lbfwd_probe_run(self._raw, tun_fd, packet_fd, wake_fd)
+        if result < 0:
+            raise OSError(-result, f"probe pump: {os.strerror(-result)}")
+
+    def counters(self) -> ProbeCounters:
+        """Return what was sent, and what was not, since the start."""
+        out = ffi.new("struct lbfwd_probe_counters *")
+        lib.lbfwd_probe_count(self._raw, out)
+        return ProbeCounters(out.packets, out.bytes, out.stray, out.too_big, out.unsent)

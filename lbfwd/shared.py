@@ -4,9 +4,11 @@
 where, and when.
 """
 
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 from lbfwd._ringlib import ffi, lib
 from lbfwd.encap import IPAddress, needs_identification
@@ -17,6 +19,8 @@ BUCKET_BYTES: int = ffi.sizeof("struct lbfwd_flow_bucket")
 FLOW_WAYS: int = lib.LBFWD_FLOW_WAYS
 COUNTERS_BYTES: int = ffi.sizeof("struct lbfwd_counters")  # of one worker
 UNIT = 64  # alignment of everything in the arena
+ARENA_MOST: int = lib.LBFWD_ARENA_MOST
+PATH_BYTES: int = ffi.sizeof("struct lbfwd_path")
 _SNAPSHOT_MAGIC = int.from_bytes(b"lbfwdsnp", "little")
 _AFFINITIES = {"5-tuple": lib.LBFWD_AFFINITY_5TUPLE, "source": lib.LBFWD_AFFINITY_SOURCE}
 _EMPTIES = {"drop": lib.LBFWD_EMPTY_DROP, "reject": lib.LBFWD_EMPTY_REJECT}
@@ -26,28 +30,40 @@ _ECHOES = {
     "drop": lib.LBFWD_ECHO_DROP,
 }
 PROTOCOLS = {"tcp": 6, "udp": 17}
+_STATES = {
+    "unconfirmed_s": lib.LBFWD_FLOW_UNCONFIRMED,
+    "tcp_idle_s": lib.LBFWD_FLOW_TCP,
+    "udp_idle_s": lib.LBFWD_FLOW_UDP,
+    "tcp_closing_s": lib.LBFWD_FLOW_CLOSING,
+}
 
 
-@dataclass(frozen=True)
-class ServiceRow:
-    """One ``struct lbfwd_service``; offsets are within the arena."""
+class ServiceRow(NamedTuple):
+    """One ``struct lbfwd_service`` without its pool."""
 
     vip: int
     protocol: str
     port: int
     affinity: str
     counter: int
+    empty: str
+
+
+class PoolRow(NamedTuple):
+    """What a ``struct lbfwd_service`` says of its pool; offsets are within the arena."""
+
     members: int
     table_offset: int
     members_offset: int
     table_size: int
     pool: int
-    empty: str
 
 
-@dataclass(frozen=True)
-class BackendRow:
-    """One ``struct lbfwd_backend``; the number of its row is its slot."""
+class BackendRow(NamedTuple):
+    """One ``struct lbfwd_backend``; the number of its row is its slot.
+
+    ``path_first``: arena offset of the first path, in paths; they lie one behind the other.
+    """
 
     path_first: int = 0
     path_count: int = 0
@@ -104,28 +120,43 @@ def pack_vips(vips: Mapping[IPAddress, tuple[str, int]], slots: int) -> bytes:
     return bytes(ffi.buffer(rows))
 
 
-def pack_services(services: Iterable[ServiceRow], slots: int) -> bytes:
-    """Return the look-up table of services by VIP, protocol and port."""
+def pack_services(services: Sequence[ServiceRow], slots: int) -> tuple[bytes, list[int]]:
+    """Return the look-up table of services by VIP, protocol and port, and each service's place.
+
+    Their pools are not there yet. ``counter`` must be another one for each.
+    """
     rows = ffi.new("struct lbfwd_service[]", slots)
     for service in services:
         row = ffi.new("struct lbfwd_service *")
         row.vip, row.port, row.counter = service.vip, service.port, service.counter
         row.protocol = PROTOCOLS[service.protocol]
         row.affinity = _AFFINITIES[service.affinity]
-        row.members, row.members_offset = service.members, service.members_offset
-        row.table_size, row.table_offset = service.table_size, service.table_offset
-        row.pool, row.empty = service.pool, _EMPTIES[service.empty]
+        row.empty = _EMPTIES[service.empty]
         _check("insert a service", lib.lbfwd_service_insert(rows, slots, row))
-    return bytes(ffi.buffer(rows))
+    places = {row.counter: place for place, row in enumerate(rows) if row.protocol}
+    return bytes(ffi.buffer(rows)), [places[service.counter] for service in services]
 
 
-def pack_backends(backends: Sequence[BackendRow]) -> bytes:
-    """Return the array of backends, by slot."""
-    rows = ffi.new("struct lbfwd_backend[]", len(backends))
-    for row, backend in zip(rows, backends, strict=True):
-        row.path_first, row.path_count = backend.path_first, backend.path_count
-        row.incarnation, row.pool = backend.incarnation, backend.pool
-    return bytes(ffi.buffer(rows))
+def join_pools(services: bytes, pools: Iterable[tuple[int, PoolRow]]) -> bytearray:
+    """Return the look-up table of services with their pools, given by the services' places."""
+    joined = bytearray(services)
+    with ffi.from_buffer("struct lbfwd_service[]", joined, require_writable=True) as rows:
+        for place, pool in pools:
+            row = rows[place]
+            row.members, row.table_offset, row.members_offset, row.table_size, row.pool = pool
+    return joined
+
+
+def pack_backends(
+    before: bytes | bytearray, rows: int, changed: Iterable[tuple[int, BackendRow]]
+) -> bytearray:
+    """Return the array of backends, by slot: what it was ``before``, with rows changed."""
+    packed = bytearray(rows * ffi.sizeof("struct lbfwd_backend"))
+    packed[: len(before)] = before
+    with ffi.from_buffer("struct lbfwd_backend[]", packed, require_writable=True) as array:
+        for slot, row in changed:
+            array[slot] = (row.path_first, row.path_count, 0, row.incarnation, row.pool)
+    return packed
 
 
 def pack_paths(paths: Sequence[PathRow]) -> bytes:
@@ -160,21 +191,17 @@ class NodeRow:
 def pack_snapshot(generation: int, node: NodeRow, parts: dict[str, tuple[int, int]]) -> bytes:
     """Return a snapshot's header.
 
-    ``parts``: (offset in the arena, number of rows) of ``vips``, ``services``, ``backends`` and
-    ``paths``.
+    ``parts``: (offset in the arena, number of rows) of ``vips``, ``services`` and ``backends``.
     """
     row = ffi.new("struct lbfwd_snapshot *")
     row.magic, row.generation = _SNAPSHOT_MAGIC, generation
     row.hash_key = [int.from_bytes(node.hash_key[i : i + 8], "little") for i in (0, 8)]
     row.echo = _ECHOES[node.echo]
-    row.lifetimes_s[lib.LBFWD_FLOW_UNCONFIRMED] = node.unconfirmed_s
-    row.lifetimes_s[lib.LBFWD_FLOW_TCP] = node.tcp_idle_s
-    row.lifetimes_s[lib.LBFWD_FLOW_UDP] = node.udp_idle_s
-    row.lifetimes_s[lib.LBFWD_FLOW_CLOSING] = node.tcp_closing_s
+    for name, state in _STATES.items():
+        row.lifetimes_s[state] = getattr(node, name)
     row.vips_offset, row.vip_slots = parts["vips"]
     row.services_offset, row.service_slots = parts["services"]
     row.backends_offset, row.backends = parts["backends"]
-    row.paths_offset, row.paths = parts["paths"]
     return bytes(ffi.buffer(row))
 
 
@@ -251,6 +278,25 @@ class CountersView:
         rows = [self._rows[worker].backends[slot] for worker in self._workers]
         return sum(row.packets for row in rows), sum(row.bytes for row in rows)
 
+    def services(self, slots: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Return packets and bytes of services by slot, over all workers."""
+        return self._sums("services", slots)
+
+    def backends(self, slots: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Return packets and bytes of backends by slot, over all workers."""
+        return self._sums("backends", slots)
+
+    def _sums(self, table: str, slots: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Read whole columns: field by field 100,000 of them take a second."""
+        size = slots * ffi.sizeof("struct lbfwd_counter")
+        sums: Iterable[int] = ()
+        for worker in self._workers:
+            column = ffi.buffer(ffi.addressof(self._rows[worker], table), size)
+            words = memoryview(column).cast("Q").tolist() if size else []
+            sums = map(add, sums, words) if sums else words
+        flat = list(sums)
+        return flat[::2], flat[1::2]
+
     def event(self, number: int) -> int:
         """Return how often something happened, over all workers."""
         return sum(self._rows[worker].events[number] for worker in self._workers)
@@ -269,6 +315,59 @@ def init_flows(memory: Any, workers: int, buckets: int) -> None:
     with ffi.from_buffer(memory, require_writable=True) as view:
         result = lib.lbfwd_flows_init(view, len(view), workers, buckets)
     _check("initialize the flow tables", result)
+
+
+@dataclass(frozen=True)
+class FlowRow:
+    """Live flows of one service at one backend, by slots; ``closing`` of them have seen an end."""
+
+    service: int
+    backend: int
+    incarnation: int
+    live: int
+    closing: int
+
+
+INCARNATION_MASK = 0xFFF  # as much of an incarnation as a flow table entry holds
+
+
+def count_flows(memory: Any, times: Mapping[str, int], now_s: int) -> list[FlowRow]:
+    """Count the live flows in a flow tables file; blocks, without the GIL.
+
+    ``times``: a field of FlowTimes each, seconds. ``now_s``: CLOCK_MONOTONIC. OSError (EBADMSG):
+    it is no such file.
+    """
+    lifetimes, count = _lifetimes(times), 1024
+    with ffi.from_buffer(memory) as view:
+        while True:
+            rows = ffi.new("struct lbfwd_flow_row[]", count)
+            result = lib.lbfwd_flow_census(view, len(view), lifetimes, now_s & 0xFFFF, rows, count)
+            if result != -errno.ENOSPC:
+                break
+            count *= 4
+    _check("count the flows", result)
+    return [
+        FlowRow(row.service, row.backend, row.incarnation, row.live, row.closing)
+        for row in rows
+        if row.live
+    ]
+
+
+def flows_in_use(memory: Any, times: Mapping[str, int], now_s: int, worker: int) -> int:
+    """Count the live entries of one worker's flow table, as ``count_flows`` does for all."""
+    with ffi.from_buffer(memory) as view:
+        live: int = lib.lbfwd_flows_in_use(
+            view, len(view), _lifetimes(times), now_s & 0xFFFF, worker
+        )
+    _check("count a worker's flows", live)
+    return live
+
+
+def _lifetimes(times: Mapping[str, int]) -> Any:
+    lifetimes = ffi.new("uint16_t[8]")
+    for name, state in _STATES.items():
+        lifetimes[state] = times[name]
+    return lifetimes
 
 
 def _check(operation: str, result: int) -> None:

@@ -4,8 +4,7 @@ A thing keeps its slot as long as it is configured. A slot that is used again ge
 incarnation, so that nothing is inherited, and its counters start from where they stand.
 """
 
-import heapq
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,8 +19,38 @@ class Seat:
     incarnation: int
 
 
+@dataclass(frozen=True)
+class Moves(Generic[Key]):
+    """Who gets a seat, and who loses it."""
+
+    coming: Mapping[Key, Seat]
+    leaving: Sequence[Key]
+
+
+@dataclass(frozen=True)
+class Tenants(Generic[Key]):
+    """Who has which seat, and (packets, bytes) of the slot when it came."""
+
+    seats: Mapping[Key, Seat]
+    since: Mapping[Key, tuple[int, int]]
+
+    @property
+    def slots(self) -> int:
+        """How long an array by slot has to be."""
+        return max((seat.slot for seat in self.seats.values()), default=-1) + 1
+
+    def counts(
+        self, packets_now: Sequence[int], size_now: Sequence[int]
+    ) -> Iterator[tuple[Key, int, int]]:
+        """Give packets and bytes of each since it came; by slot, those of now are given."""
+        # Keys come and go in both together, so their order is the same.
+        both = zip(self.seats.items(), self.since.values(), strict=True)
+        for (key, seat), (packets, size) in both:
+            yield key, packets_now[seat.slot] - packets, size_now[seat.slot] - size
+
+
 class Slots(Generic[Key]):
-    """Assigns slots; ``plan`` looks, ``commit`` does."""
+    """Assigns slots; ``plan`` looks, ``commit`` does, both in the time that the changes take."""
 
     def __init__(self, what: str, most: int, read: Callable[[int], tuple[int, int]]) -> None:
         """``read`` returns a slot's (packets, bytes) as they stand in the counters."""
@@ -31,47 +60,56 @@ class Slots(Generic[Key]):
         self._seats: dict[Key, Seat] = {}
         self._since: dict[Key, tuple[int, int]] = {}
         self._incarnations: list[int] = []  # by slot
-        self._free: list[int] = []  # heap: low slots first keep the arrays short
+        self._free: list[int] = []  # ascending: low slots first keep the arrays short
 
-    def plan(self, keys: Iterable[Key]) -> dict[Key, Seat]:
-        """Return a seat for every key, and change nothing. ValueError: there are too many."""
-        wanted = list(keys)
-        free = list(self._free)
-        fresh = len(self._incarnations)
-        seats: dict[Key, Seat] = {}
-        for key in wanted:
-            if key in self._seats:
-                seats[key] = self._seats[key]
-                continue
-            if free:
-                slot = heapq.heappop(free)
-                seats[key] = Seat(slot, self._incarnations[slot] + 1)
-            else:
-                seats[key] = Seat(fresh, 1)
-                fresh += 1
-        if fresh > self._most:
-            raise ValueError(f"{fresh} {self._what}: at most {self._most}")
-        return seats
+    @property
+    def seats(self) -> Mapping[Key, Seat]:
+        """Who has which seat."""
+        return self._seats
 
-    def commit(self, seats: dict[Key, Seat]) -> None:
-        """Make a plan true; whoever is not in it loses its slot."""
-        for key in [key for key in self._seats if key not in seats]:
-            heapq.heappush(self._free, self._seats.pop(key).slot)
+    def __contains__(self, key: Key) -> bool:
+        """Whether a key has a seat."""
+        return key in self._seats
+
+    def __getitem__(self, key: Key) -> Seat:
+        """Return a key's seat. Raises KeyError."""
+        return self._seats[key]
+
+    def rows(self, moves: Moves[Key]) -> int:
+        """Return how long an array by slot is after these moves."""
+        return len(self._incarnations) + max(0, len(moves.coming) - len(self._free))
+
+    def plan(self, coming: Iterable[Key], leaving: Iterable[Key]) -> Moves[Key]:
+        """Return a seat for each that comes, and change nothing. ValueError: there are too many.
+
+        A leaver's seat is free only afterwards.
+        """
+        keys = list(coming)
+        fresh = range(len(self._incarnations), len(self._incarnations) + len(keys))
+        slots = [*self._free[: len(keys)], *fresh][: len(keys)]
+        if slots and slots[-1] >= self._most:
+            raise ValueError(f"{slots[-1] + 1} {self._what}: at most {self._most}")
+        seats = {
+            key: Seat(slot, self._tenants(slot) + 1) for key, slot in zip(keys, slots, strict=True)
+        }
+        return Moves(seats, list(leaving))
+
+    def commit(self, moves: Moves[Key]) -> None:
+        """Make a plan true."""
+        del self._free[: len(moves.coming)]
+        for key in moves.leaving:
+            self._free.append(self._seats.pop(key).slot)
             del self._since[key]
-        for key, seat in seats.items():
-            if key in self._seats:
-                continue
-            if seat.slot < len(self._incarnations):
-                self._free.remove(seat.slot)
-                heapq.heapify(self._free)
-                self._incarnations[seat.slot] = seat.incarnation
-            else:
-                self._incarnations.append(seat.incarnation)
+        self._free.sort()
+        for key, seat in moves.coming.items():
+            # A slot that nobody had yet was not counted in: reading all of them takes long.
+            self._since[key] = self._read(seat.slot) if self._tenants(seat.slot) else (0, 0)
+            self._incarnations[seat.slot : seat.slot + 1] = [seat.incarnation]
             self._seats[key] = seat
-            self._since[key] = self._read(seat.slot)
 
-    def count(self, key: Key) -> tuple[int, int]:
-        """Return (packets, bytes) of a key since it got its slot."""
-        packets, size = self._read(self._seats[key].slot)
-        packets_before, size_before = self._since[key]
-        return packets - packets_before, size - size_before
+    def _tenants(self, slot: int) -> int:
+        return self._incarnations[slot] if slot < len(self._incarnations) else 0
+
+    def tenants(self) -> Tenants[Key]:
+        """Return who has which seat now: a copy that another thread can count with."""
+        return Tenants(dict(self._seats), dict(self._since))

@@ -1,20 +1,29 @@
-"""One forwarding state as the block of bytes that workers read. Pure. docs/architecture.md."""
+"""A forwarding state as the bytes that workers read. Pure. docs/architecture.md.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+A pool has a block of its own, paths and members, which generations share for as long as nothing
+in it changes; a generation's block holds the rest.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from lbfwd import maglev
 from lbfwd.encap import IPAddress, outer_header
 from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
 from lbfwd.shared import (
+    PATH_BYTES,
     SNAPSHOT_BYTES,
+    UNIT,
     BackendRow,
     NodeRow,
     PathRow,
+    PoolRow,
     ServiceRow,
     aligned,
     hash_slots,
-    pack_backends,
+    join_pools,
     pack_members,
     pack_paths,
     pack_services,
@@ -23,19 +32,26 @@ from lbfwd.shared import (
 )
 from lbfwd.slots import Seat
 
-TableKey = tuple[int, tuple[tuple[str, int], ...]]  # size, (identity, weight) by identity
 BackendKey = tuple[str, str, IPAddress]  # pool, name, address
 ServiceKey = tuple[IPAddress, str, int]  # VIP, protocol, port
 
 
-def service_keys(forwarding: Forwarding) -> list[ServiceKey]:
-    """Return what identifies each service across reloads."""
-    return [(s.vip, s.protocol, s.port) for s in forwarding.services]
+class TableKey(NamedTuple):
+    """What a Maglev table depends on: pools that agree on it share one. By identity, ascending."""
+
+    size: int
+    names: tuple[str, ...]
+    weights: tuple[int, ...]
 
 
-def backend_keys(forwarding: Forwarding) -> list[BackendKey]:
+def service_key(service: ServiceState) -> ServiceKey:
+    """Return what identifies a service across reloads."""
+    return service.vip, service.protocol, service.port
+
+
+def backend_keys(pool: PoolState) -> list[BackendKey]:
     """Return what identifies each backend across reloads; another address is another backend."""
-    return [(p.name, m.name, m.address) for p in forwarding.pools for m in p.members]
+    return [(pool.name, member.name, member.address) for member in pool.members]
 
 
 def ranked(pool: PoolState) -> list[Member]:
@@ -43,120 +59,156 @@ def ranked(pool: PoolState) -> list[Member]:
     return [pool.members[i] for i in maglev.rank([m.name for m in pool.members])]
 
 
-def table_key(pool: PoolState) -> TableKey:
-    """Return what a Maglev table depends on: pools that agree on it share one."""
-    return pool.table_size, tuple((m.name, m.effective_weight) for m in ranked(pool))
+def table_key(pool: PoolState, members: Sequence[Member]) -> TableKey:
+    """Return what the pool's table depends on. ``members``: ranked."""
+    names, weights = [m.name for m in members], [m.effective_weight for m in members]
+    return TableKey(pool.table_size, tuple(names), tuple(weights))
 
 
 def needs_table(key: TableKey) -> bool:
     """Whether any backend takes part."""
-    return any(weight for _name, weight in key[1])
+    return any(key.weights)
 
 
-@dataclass
-class Layout:
-    """A snapshot in the making: parts that hold no offsets first, then the rest at its place."""
+# ---- a pool's block ----
 
-    forwarding: Forwarding
-    service_seats: Mapping[ServiceKey, Seat]
-    backend_seats: Mapping[BackendKey, Seat]
-    tables: Mapping[TableKey, int]  # arena offsets
-    _parts: list[bytes] = field(default_factory=list)
-    _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (relative, rows)
-    _end: int = SNAPSHOT_BYTES
 
-    def __post_init__(self) -> None:
-        """Build everything whose content does not depend on where the block will be."""
-        # The first service of each VIP, by protocol and port, is the one that echo is taken to.
-        first = sorted(self.forwarding.services, key=_service_order, reverse=True)
-        self._vips = {s.vip: (s.protocol, s.port) for s in first}
-        slots = hash_slots(len(self._vips))
-        self._add("vips", pack_vips(self._vips, slots), slots)
-        rows, paths = self._backends_and_paths()
-        self._add("backends", pack_backends(rows), len(rows))
-        self._add("paths", pack_paths(paths), len(paths))
-        for pool in self.forwarding.pools:
-            seats = [self.backend_seats[pool.name, m.name, m.address].slot for m in ranked(pool)]
-            self._add(f"pool {pool.name}", pack_members(seats), len(seats))
+@dataclass(frozen=True)
+class PlacedPool:
+    """A pool, the seats of its members by name, and the arena offsets of what it is made of.
 
-    def _add(self, name: str, data: bytes, rows: int) -> None:
-        self._offsets[name] = (self._end, rows)
-        self._parts.append(data.ljust(aligned(len(data)), b"\0"))
-        self._end += aligned(len(data))
+    ``table`` 0: no backend takes part.
+    """
 
-    def _backends_and_paths(self) -> tuple[list[BackendRow], list[PathRow]]:
-        top = max((seat.slot for seat in self.backend_seats.values()), default=-1)
-        rows = [BackendRow()] * (top + 1)
-        paths: list[PathRow] = []
-        for number, pool in enumerate(self.forwarding.pools):
-            for member in pool.members:
-                seat = self.backend_seats[pool.name, member.name, member.address]
-                rows[seat.slot] = BackendRow(
-                    len(paths), len(member.paths), seat.incarnation, number
-                )
-                paths += [_path_row(path) for path in member.paths]
-        return rows, paths
+    pool: PoolState
+    members: Sequence[Member]
+    """Ranked."""
+    seats: Mapping[str, Seat]
+    table: int
+    block: int
 
     @property
-    def size(self) -> int:
-        """Bytes of the whole block."""
-        # A probe table's size in bytes depends on the number of its slots only.
-        return self._end + aligned(len(pack_services([], self._service_slots)))
+    def number(self) -> int:
+        """What tells it from the other pools of its generation."""
+        return self.block // UNIT
 
-    @property
-    def _service_slots(self) -> int:
-        return hash_slots(len(self.forwarding.services))
-
-    def build(self, generation: int, base: int) -> bytes:
-        """Return the block for arena offset ``base``."""
-        services = pack_services(self._service_rows(base), self._service_slots)
-        absolute = {name: (base + at, rows) for name, (at, rows) in self._offsets.items()}
-        absolute["services"] = (base + self._end, self._service_slots)
-        times = self.forwarding.flow_times
-        node = NodeRow(
-            hash_key=self.forwarding.hash_key,
-            echo=self.forwarding.echo,
-            unconfirmed_s=times.unconfirmed_s,
-            tcp_idle_s=times.tcp_idle_s,
-            tcp_closing_s=times.tcp_closing_s,
-            udp_idle_s=times.udp_idle_s,
+    @cached_property
+    def row(self) -> PoolRow:
+        """What its services say of it; the members lie behind the paths."""
+        paths = sum(len(member.paths) for member in self.members)
+        return PoolRow(
+            members=len(self.members),
+            table_offset=self.table,
+            members_offset=self.block + PATH_BYTES * paths,
+            table_size=self.pool.table_size if self.table else 0,
+            pool=self.number,
         )
-        header = pack_snapshot(generation, node, absolute)
-        return header.ljust(SNAPSHOT_BYTES, b"\0") + b"".join(self._parts) + services
 
-    def _service_rows(self, base: int) -> list[ServiceRow]:
-        vip_ids = {vip: number for number, vip in enumerate(self._vips)}
-        pools = {
-            pool.name: (table_key(pool), pool, number)
-            for number, pool in enumerate(self.forwarding.pools)
-        }
-        rows = []
-        for service in self.forwarding.services:
-            key, pool, number = pools[service.pool]
-            at, members = self._offsets[f"pool {pool.name}"]
-            rows.append(
-                ServiceRow(
-                    vip=vip_ids[service.vip],
-                    protocol=service.protocol,
-                    port=service.port,
-                    affinity=service.affinity,
-                    counter=self.service_seats[service.vip, service.protocol, service.port].slot,
-                    members=members,
-                    members_offset=base + at,
-                    table_offset=self.tables.get(key, 0),
-                    table_size=pool.table_size if key in self.tables else 0,
-                    pool=number,
-                    empty=service.empty,
-                )
-            )
-        return rows
+    def same_block(self, members: Sequence[Member], seats: Mapping[str, Seat]) -> bool:
+        """Whether these ranked members would have the block that it has: only weights differ."""
+        return seats is self.seats and all(
+            old.paths is new.paths for old, new in zip(self.members, members, strict=True)
+        )
+
+    def rows(self) -> Iterator[tuple[int, BackendRow]]:
+        """Return the rows of its backends, with their slots."""
+        first = self.block // PATH_BYTES
+        for member in self.members:
+            seat, count = self.seats[member.name], len(member.paths)
+            yield seat.slot, BackendRow(first, count, seat.incarnation, self.number)
+            first += count
 
 
-def _service_order(service: ServiceState) -> tuple[int, bytes, str, int]:
-    return service.vip.version, service.vip.packed, service.protocol, service.port
+PathMemo = dict[int, bytes]
+"""Paths that are packed, by the ``id`` of the tuple, which somebody must hold meanwhile."""
+
+
+def pack_pool(members: Sequence[Member], seats: Mapping[str, Seat], memo: PathMemo) -> bytes:
+    """Return a pool's block: the paths of its ranked members, and their slots."""
+    for member in members:
+        if id(member.paths) not in memo:
+            memo[id(member.paths)] = pack_paths([_path_row(path) for path in member.paths])
+    paths = [memo[id(member.paths)] for member in members]
+    return b"".join(paths) + pack_members([seats[member.name].slot for member in members])
 
 
 def _path_row(path: PathSpec) -> PathRow:
     ends = path.source, path.destination
     header = outer_header(path.dst_mac, path.src_mac, *ends, path.may_fragment)
     return PathRow(header, path.tx, path.mtu, path.entropy_bits)
+
+
+# ---- a generation's block ----
+
+
+class Catalogue:
+    """Services and their VIPs, as far as they do not depend on pools."""
+
+    def __init__(self, services: Sequence[ServiceState], counters: Sequence[int]) -> None:
+        """Pack what is known already. ``counters``: the services' slots, in their order."""
+        self.services = services
+        # The first service of each VIP, by protocol and port, is the one that echo is taken to.
+        first = sorted(services, key=_service_order, reverse=True)
+        vips = {s.vip: (s.protocol, s.port) for s in first}
+        ids = {vip: number for number, vip in enumerate(vips)}
+        self.vip_slots, self.slots = hash_slots(len(vips)), hash_slots(len(services))
+        self.vips = pack_vips(vips, self.vip_slots)
+        rows = [
+            ServiceRow(ids[s.vip], s.protocol, s.port, s.affinity, counter, s.empty)
+            for s, counter in zip(services, counters, strict=True)
+        ]
+        self._packed, places = pack_services(rows, self.slots)
+        self._pools = [(place, s.pool) for place, s in zip(places, services, strict=True)]
+
+    def pack(self, pools: Mapping[str, PlacedPool]) -> bytearray:
+        """Return the look-up table of services. Raises KeyError for a pool that is not there."""
+        return join_pools(self._packed, ((at, pools[name].row) for at, name in self._pools))
+
+
+def _service_order(service: ServiceState) -> tuple[int, bytes, str, int]:
+    return service.vip.version, service.vip.packed, service.protocol, service.port
+
+
+Piece = tuple[int, bytes | bytearray]
+"""Arena offset, and what is to be there."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A generation's block: header, VIPs, backends by slot, services."""
+
+    catalogue: Catalogue
+    backends: bytearray
+    backend_rows: int
+    services: bytearray
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole block."""
+        return SNAPSHOT_BYTES + sum(aligned(len(data)) for _name, data, _rows in self._parts())
+
+    def build(self, forwarding: Forwarding, generation: int, base: int) -> Iterator[Piece]:
+        """Return what to write for a block at arena offset ``base``."""
+        times = forwarding.flow_times
+        node = NodeRow(
+            hash_key=forwarding.hash_key,
+            echo=forwarding.echo,
+            unconfirmed_s=times.unconfirmed_s,
+            tcp_idle_s=times.tcp_idle_s,
+            tcp_closing_s=times.tcp_closing_s,
+            udp_idle_s=times.udp_idle_s,
+        )
+        at, places = base + SNAPSHOT_BYTES, {}
+        for name, data, rows in self._parts():
+            places[name] = at, rows
+            yield at, data
+            at += aligned(len(data))
+        yield base, pack_snapshot(generation, node, places)
+
+    def _parts(self) -> tuple[tuple[str, bytes | bytearray, int], ...]:
+        catalogue = self.catalogue
+        return (
+            ("vips", catalogue.vips, catalogue.vip_slots),
+            ("backends", self.backends, self.backend_rows),
+            ("services", self.services, catalogue.slots),
+        )

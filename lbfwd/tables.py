@@ -8,15 +8,16 @@ thread, from one thread at a time.
 import math
 import mmap
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from lbfwd import maglev
 from lbfwd.arena import Arena
-from lbfwd.forwarding import Forwarding, PoolState
+from lbfwd.forwarding import FlowTimes, Forwarding, ServiceState
+from lbfwd.pools import Draft, Pools
 from lbfwd.ring import DROP_REASONS, EVENTS, MAX_BACKENDS, MAX_SERVICES, MAX_WORKERS
 from lbfwd.shared import (
     BUCKET_BYTES,
@@ -24,22 +25,22 @@ from lbfwd.shared import (
     COUNTERS_BYTES,
     FLOW_WAYS,
     FLOWS_HEADER,
+    INCARNATION_MASK,
     Control,
     CountersView,
     SlotView,
     check_snapshot,
+    count_flows,
+    flows_in_use,
     init_flows,
 )
-from lbfwd.slots import Slots
+from lbfwd.slots import Moves, Slots, Tenants
 from lbfwd.snapshot import (
     BackendKey,
+    Catalogue,
     Layout,
     ServiceKey,
-    TableKey,
-    backend_keys,
-    needs_table,
-    service_keys,
-    table_key,
+    service_key,
 )
 
 FILES = ("control", "arena", "counters", "flows")
@@ -69,11 +70,70 @@ class Totals:
     events: dict[str, int]
 
 
-@dataclass
+@dataclass(frozen=True)
+class AllTenants:
+    """Who has which counters; ``named`` tells the names of the services."""
+
+    named: Sequence[ServiceState]
+    services: Tenants[ServiceKey]
+    backends: Tenants[BackendKey]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counters as they were read: packets and bytes by slot, and whose they are.
+
+    What goes through them makes no more objects than it keeps: there may be 100,000.
+    """
+
+    tenants: AllTenants
+    by_service_slot: tuple[Sequence[int], Sequence[int]]
+    by_backend_slot: tuple[Sequence[int], Sequence[int]]
+    drops: dict[str, int]
+    events: dict[str, int]
+
+    def services(self) -> Iterator[tuple[str, int, int]]:
+        """Give name, packets and bytes of each service."""
+        names = {service_key(service): service.name for service in self.tenants.named}
+        for key, packets, size in self.tenants.services.counts(*self.by_service_slot):
+            yield names[key], packets, size
+
+    def backends(self) -> Iterator[tuple[str, str, int, int]]:
+        """Give pool, name, packets and bytes of each backend."""
+        for key, packets, size in self.tenants.backends.counts(*self.by_backend_slot):
+            yield key[0], key[1], packets, size
+
+    def totals(self) -> Totals:
+        """Return them by name."""
+        services = {name: Count(*count) for name, *count in self.services()}
+        backends = {(pool, name): Count(*count) for pool, name, *count in self.backends()}
+        return Totals(services, backends, self.drops, self.events)
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Who has which slot: services by slot, backends by slot and (cut) incarnation."""
+
+    services: dict[int, ServiceKey]
+    backends: dict[tuple[int, int], BackendKey]
+
+
+FlowKey = tuple[ServiceKey, BackendKey]
+
+
+@dataclass(frozen=True)
+class FlowCount:
+    """Live flows; ``closing`` of them have seen a FIN or RST."""
+
+    live: int = 0
+    closing: int = 0
+
+
+@dataclass(frozen=True)
 class _Generation:
     number: int
-    offset: int = 0
-    extents: set[int] = field(default_factory=set)  # arena offsets that it refers to
+    offset: int
+    extents: frozenset[int]  # arena offsets that it refers to
 
 
 class Tables:
@@ -85,9 +145,9 @@ class Tables:
         self._workers = worker_slots
         self._buckets = math.ceil(flows * SPARE / FLOW_WAYS)
         self._stack = ExitStack()
-        self._tables: dict[TableKey, int] = {}
+        self._catalogue = Catalogue((), ())
         self._live: list[_Generation] = []  # ascending; the last is the one in force
-        self._in_force: Forwarding | None = None
+        self._seated: Seats | None = None
 
     @classmethod
     def create(cls, directory: Path, worker_slots: int, flows: int) -> Self:
@@ -106,14 +166,7 @@ class Tables:
         return self
 
     def _set_up(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fds = []
-        for name in FILES:
-            # A file of an earlier life may still be mapped by a worker: never truncate it.
-            (self._directory / name).unlink(missing_ok=True)
-            fd = os.open(self._directory / name, flags, 0o600)
-            self._stack.callback(os.close, fd)
-            self._fds.append(fd)
+        self._fds = [self._create(name) for name in FILES]
         control_fd, arena_fd, counters_fd, flows_fd = self._fds
         # Written through mappings: their pages exist from now on, or a full file system would be a
         # SIGBUS to whoever counts a packet.
@@ -123,6 +176,7 @@ class Tables:
         with mmap.mmap(flows_fd, FLOWS_HEADER) as header:
             init_flows(header, self._workers, self._buckets)
         self._arena = Arena(arena_fd)
+        self._stack.callback(self._arena.unmap)
         control_map = self._stack.enter_context(mmap.mmap(control_fd, CONTROL_BYTES))
         counters_map = self._stack.enter_context(
             mmap.mmap(counters_fd, self._workers * COUNTERS_BYTES, prot=mmap.PROT_READ)
@@ -134,6 +188,15 @@ class Tables:
         self._control.init(self._workers, self._arena.size)
         self._services: Slots[ServiceKey] = Slots("services", MAX_SERVICES, self._counters.service)
         self._backends: Slots[BackendKey] = Slots("backends", MAX_BACKENDS, self._counters.backend)
+        self._pools = Pools(self._arena, self._backends)
+
+    def _create(self, name: str) -> int:
+        # A file of an earlier life may still be mapped by a worker: never truncate it.
+        (self._directory / name).unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._directory / name, flags, 0o600)
+        self._stack.callback(os.close, fd)
+        return fd
 
     def files(self) -> tuple[int, ...]:
         """Return the descriptors of control, arena, counters and flows, for a worker."""
@@ -147,50 +210,58 @@ class Tables:
     def publish(self, forwarding: Forwarding) -> int:
         """Build, verify and publish; returns the new generation.
 
+        Pools and services that are the same objects as in the last generation are not built again.
         Raises TablesError, and then nothing has changed.
         """
-        new = _Generation(self.generation + 1)
-        made: list[TableKey] = []
+        number = self.generation + 1
         try:
-            services = self._services.plan(service_keys(forwarding))
-            backends = self._backends.plan(backend_keys(forwarding))
-            for pool in forwarding.pools:
-                self._place_table(pool, made, new)
-            self._place_snapshot(Layout(forwarding, services, backends, self._tables), new)
+            services = self._plan_services(forwarding.services)
+            catalogue = self._catalogue_of(forwarding.services, services)
+            draft = self._pools.draft(forwarding.pools)
+            new = self._place(forwarding, catalogue, draft)
         except (OSError, ValueError, ArithmeticError, LookupError) as error:
-            self._undo(new, made)
-            raise TablesError(f"generation {new.number} was not published: {error}") from error
+            raise TablesError(f"generation {number} was not published: {error}") from error
         self._services.commit(services)
-        self._backends.commit(backends)
+        self._pools.commit(draft)
+        self._catalogue = catalogue
         self._live.append(new)
-        self._in_force = forwarding
+        self._seated = None
         self._control.set_arena_bytes(self._arena.size)
-        self._control.publish(new.number, new.offset)
-        return new.number
+        self._control.publish(number, new.offset)
+        return number
 
-    def _undo(self, new: _Generation, made: list[TableKey]) -> None:
-        for key in made:
-            self._arena.free(self._tables.pop(key))
-        if new.offset:
-            self._arena.free(new.offset)
+    def _plan_services(self, services: Sequence[ServiceState]) -> Moves[ServiceKey]:
+        if services is self._catalogue.services:
+            return self._services.plan((), ())
+        new = dict.fromkeys(map(service_key, services))
+        coming = [key for key in new if key not in self._services]
+        return self._services.plan(coming, [key for key in self._services.seats if key not in new])
 
-    def _place_table(self, pool: PoolState, made: list[TableKey], new: _Generation) -> None:
-        key = table_key(pool)
-        if not needs_table(key):
-            return
-        if key not in self._tables:
-            names, weights = zip(*key[1], strict=True)
-            table = maglev.populate(names, weights, pool.table_size)
-            self._tables[key] = self._arena.store(memoryview(table).cast("B"))
-            made.append(key)
-        new.extents.add(self._tables[key])
+    def _catalogue_of(
+        self, services: Sequence[ServiceState], moves: Moves[ServiceKey]
+    ) -> Catalogue:
+        before = self._catalogue
+        if before.services is services:
+            return before
+        seats = [moves.coming.get(key) or self._services[key] for key in map(service_key, services)]
+        return Catalogue(services, [seat.slot for seat in seats])
 
-    def _place_snapshot(self, layout: Layout, new: _Generation) -> None:
-        new.offset = self._arena.reserve(layout.size)
-        new.extents.add(new.offset)
-        self._arena.write(new.offset, layout.build(new.number, new.offset))
-        with mmap.mmap(self._arena.fd, self._arena.size, prot=mmap.PROT_READ) as arena:
-            check_snapshot(arena, new.offset)
+    def _place(self, forwarding: Forwarding, catalogue: Catalogue, draft: Draft) -> _Generation:
+        """Write and verify the rest of the next generation. When that fails, nothing is left."""
+        number, offset = self.generation + 1, 0
+        try:
+            services = catalogue.pack(draft.placed)
+            layout = Layout(catalogue, draft.backends, self._backends.rows(draft.moves), services)
+            offset = self._arena.reserve(layout.size)
+            for at, data in layout.build(forwarding, number, offset):
+                self._arena.write(at, data)
+            check_snapshot(self._arena.mapped(), offset)
+        except BaseException:
+            self._pools.undo(draft)
+            if offset:
+                self._arena.free(offset)
+            raise
+        return _Generation(number, offset, frozenset((offset, *draft.extents())))
 
     def acknowledged(self, generation: int, slots: Iterable[int]) -> bool:
         """Whether the workers of all these slots use the generation, or refer to none."""
@@ -203,22 +274,64 @@ class Tables:
         kept = self._live[-1].extents
         gone = set().union(*(g.extents for g in self._live[:-1])) - kept
         del self._live[:-1]
-        self._tables = {key: at for key, at in self._tables.items() if at not in gone}
-        for offset in gone:
-            self._arena.free(offset)
+        self._pools.release(gone)
+
+    def tenants(self) -> AllTenants:
+        """Return whose counters there are now: milliseconds for 100,000 backends."""
+        named = self._catalogue.services
+        return AllTenants(named, self._services.tenants(), self._backends.tenants())
+
+    def counts(self, tenants: AllTenants) -> Counts:
+        """Read the counters of these tenants; may run beside anything else."""
+        counters = self._counters
+        return Counts(
+            tenants,
+            counters.services(tenants.services.slots),
+            counters.backends(tenants.backends.slots),
+            drops={DROP_REASONS[n]: counters.drop(n) for n in range(1, len(DROP_REASONS))},
+            events={name: counters.event(number) for number, name in enumerate(EVENTS)},
+        )
 
     def totals(self) -> Totals:
-        """Read all counters of what is configured now."""
-        forwarding = self._in_force
-        services, backends = {}, {}
-        if forwarding is not None:
-            for service, key in zip(forwarding.services, service_keys(forwarding), strict=True):
-                services[service.name] = Count(*self._services.count(key))
-            for pool, name, address in backend_keys(forwarding):
-                backends[pool, name] = Count(*self._backends.count((pool, name, address)))
-        drops = {DROP_REASONS[n]: self._counters.drop(n) for n in range(1, len(DROP_REASONS))}
-        events = {name: self._counters.event(number) for number, name in enumerate(EVENTS)}
-        return Totals(services, backends, drops, events)
+        """Read the counters of all that is configured now."""
+        return self.counts(self.tenants()).totals()
+
+    def seats(self) -> Seats:
+        """Return who has which slot in the generation in force; made once for each."""
+        if self._seated is None:
+            self._seated = Seats(
+                services={seat.slot: key for key, seat in self._services.seats.items()},
+                backends={
+                    (seat.slot, seat.incarnation & INCARNATION_MASK): key
+                    for key, seat in self._backends.seats.items()
+                },
+            )
+        return self._seated
+
+    def live_flows(self, seats: Seats, times: FlowTimes) -> dict[FlowKey, FlowCount]:
+        """Count live flows by service and backend; may run beside anything else.
+
+        ``seats`` may be a moment old: flows of what has no seat there are left out. 16 bytes an
+        entry are read: about 10 ms for a million.
+        """
+        with mmap.mmap(self._fds[FILES.index("flows")], 0, prot=mmap.PROT_READ) as memory:
+            rows = count_flows(memory, asdict(times), int(time.monotonic()))
+        found = {
+            (seats.services.get(row.service), seats.backends.get((row.backend, row.incarnation))): (
+                FlowCount(row.live, row.closing)
+            )
+            for row in rows
+        }
+        return {(s, b): count for (s, b), count in found.items() if s is not None and b is not None}
+
+    def flows_in_use(self, times: FlowTimes) -> tuple[int, ...]:
+        """Count the live entries of each worker's flow table; may run beside anything else."""
+        now_s = int(time.monotonic())
+        with mmap.mmap(self._fds[FILES.index("flows")], 0, prot=mmap.PROT_READ) as memory:
+            return tuple(
+                flows_in_use(memory, asdict(times), now_s, worker)
+                for worker in range(self._workers)
+            )
 
     def slot(self, index: int) -> SlotView:
         """Read what a worker says of itself."""

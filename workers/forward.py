@@ -51,6 +51,8 @@ class _Forwarder:
 
     def _obey(self, order: channel.Message, fds: list[int]) -> None:
         match order["op"]:
+            case "hello":
+                pass
             case "start":
                 self._start(order, fds)
             case "add_rx" | "add_tx":

@@ -29,7 +29,12 @@ _HASH = 0  # scratch memory cell
 _TRIES = 8
 
 
-def fanout_program(mode: str, cpus: Sequence[int], alive: Collection[int]) -> Program:
+def fanout_program(
+    mode: str,
+    cpus: Sequence[int],
+    alive: Collection[int],
+    members: Sequence[int] | None = None,
+) -> Program:
     """Return the program that yields a frame's slot, 0 to ``len(cpus) - 1``.
 
     ``hash``: by source, destination, protocol and TCP or UDP ports; fragments by source,
@@ -42,42 +47,74 @@ def fanout_program(mode: str, cpus: Sequence[int], alive: Collection[int]) -> Pr
 
     The program's slot is the kernel's member number. Members are numbered as they join, and anew
     in the order of their sockets' creation when the link comes up: create them in slot order.
+    Elsewhere, ``members`` says what it yields for each slot (``succeeding_members``).
 
     Raises ValueError on an unknown mode, no cpus, or a slot outside of them.
     """
-    slots = len(cpus)
-    if not slots or not set(alive) <= set(range(slots)):
-        raise ValueError(f"alive slots {sorted(alive)} of {slots} workers: no such slot")
-    living = sorted(alive) or list(range(slots))
-    dead = [slot for slot in range(slots) if slot not in living]
+    slots = range(len(cpus))
+    living, dead = _division(slots, alive)
     # Set first of all: the kernel's check of scratch memory follows the text, also past a return.
     start = (op(bpf.LD_IMM, _START), op(bpf.ST, _HASH))
-    program = (
-        start + _direct(mode, cpus, living, dead) + _hash(living[0]) + _choose(slots, living, dead)
+    numbers = slots if members is None else members
+    direct = _direct(mode, cpus, living, dead, numbers)
+    hashed = _hash(numbers[living[0]]) + _choose(living, dead, numbers)
+    return bpf.check_length(start + direct + hashed)
+
+
+def _division(slots: Sequence[int], alive: Collection[int]) -> tuple[list[int], list[int]]:
+    """Return living and dead slots; with none alive, all count as living."""
+    if not slots or not set(alive) <= set(slots):
+        raise ValueError(f"alive slots {sorted(alive)} of {len(slots)} workers: no such slot")
+    living = sorted(alive) or list(slots)
+    return living, [slot for slot in slots if slot not in living]
+
+
+def succeeding_members(slots: int, gone: int) -> tuple[int, ...]:
+    """Return what the program must yield while new members take over from as many old ones.
+
+    The new ones have joined behind the old, in slot order: slot s has the numbers s (old) and
+    ``slots + s`` (new). The old ones leave from the last slot down, ``gone`` of them so far, and
+    the kernel puts its last member into each gap: the slot's own successor, in the end all in slot
+    order. It takes what the program yields modulo the number of members. So the next slot to be
+    left gets a number that is right before and after: with m members afterwards and m + 1 before,
+    x = (m + 1)(s + 1) - 1 is m modulo m + 1, and s modulo m. No packet is without its member at any
+    moment. Kernel: net/packet/af_packet.c, __fanout_unlink, packet_rcv_fanout.
+    """
+    leaving, after = slots - 1 - gone, 2 * slots - 1 - gone
+    moved = range(leaving + 1, slots)
+    return (
+        *(slots + slot for slot in range(max(leaving, 0))),
+        *([(after + 1) * (leaving + 1) - 1] if leaving >= 0 else []),
+        *moved,
     )
-    return bpf.check_length(program)
 
 
-def _direct(mode: str, cpus: Sequence[int], living: Sequence[int], dead: Sequence[int]) -> Program:
+def _direct(
+    mode: str,
+    cpus: Sequence[int],
+    living: Sequence[int],
+    dead: Sequence[int],
+    members: Sequence[int],
+) -> Program:
     """Return the block that returns the slot where the hash need not decide."""
     if mode == "hash":
         return ()
     if mode == "cpu":
-        return _by_cpu(cpus, living)
+        return _by_cpu(cpus, living, members)
     if mode == "queue":
-        return _by_queue(len(cpus), dead)
+        return _by_queue(dead, members)
     raise ValueError(f"fanout = {mode!r}: must be one of {', '.join(MODES)}")
 
 
-def _by_cpu(cpus: Sequence[int], living: Sequence[int]) -> Program:
+def _by_cpu(cpus: Sequence[int], living: Sequence[int], members: Sequence[int]) -> Program:
     block: Program = (op(bpf.LD_W, bpf.AD_CPU),)
     for slot in living:
-        block += bpf.branch(bpf.JEQ, cpus[slot], (op(bpf.RET, slot),), ())
+        block += bpf.branch(bpf.JEQ, cpus[slot], (op(bpf.RET, members[slot]),), ())
     return block
 
 
-def _by_queue(slots: int, dead: Sequence[int]) -> Program:
-    recorded = (op(bpf.SUB, 1), op(bpf.MOD, slots), *_return_unless(dead))
+def _by_queue(dead: Sequence[int], members: Sequence[int]) -> Program:
+    recorded = (op(bpf.SUB, 1), op(bpf.MOD, len(members)), *_return_unless(dead, members))
     return (op(bpf.LD_W, bpf.AD_QUEUE), *bpf.branch(bpf.JEQ, 0, (), recorded))
 
 
@@ -149,7 +186,7 @@ def _fold() -> Program:
     return (op(bpf.TAX), op(bpf.RSH, 15), op(bpf.XOR_X), op(bpf.ST, _HASH))
 
 
-def _choose(slots: int, living: Sequence[int], dead: Sequence[int]) -> Program:
+def _choose(living: Sequence[int], dead: Sequence[int], members: Sequence[int]) -> Program:
     """Return the block that ends the program with a living slot.
 
     A dead slot is answered by hashing again, so that a flow's first living choice depends on
@@ -159,19 +196,21 @@ def _choose(slots: int, living: Sequence[int], dead: Sequence[int]) -> Program:
     block: Program = ()
     for _ in range(tries):
         rehash = (op(bpf.LD_MEM, _HASH), op(bpf.ADD, _START), op(bpf.MUL, _AGAIN), *_fold())
-        block += (*rehash, op(bpf.MOD, slots), *_return_unless(dead))
+        block += (*rehash, op(bpf.MOD, len(members)), *_return_unless(dead, members))
     if not dead:
         return block
     block += (op(bpf.LD_MEM, _HASH), op(bpf.MOD, len(living)))
     for index, slot in enumerate(living[:-1]):
-        block += bpf.branch(bpf.JEQ, index, (op(bpf.RET, slot),), ())
-    return (*block, op(bpf.RET, living[-1]))
+        block += bpf.branch(bpf.JEQ, index, (op(bpf.RET, members[slot]),), ())
+    return (*block, op(bpf.RET, members[living[-1]]))
 
 
-def _return_unless(dead: Sequence[int]) -> Program:
-    """Return slot A; fall through where it is dead."""
-    count = len(dead)
-    return (
-        *(Instruction(bpf.JEQ, count - i, 0, slot) for i, slot in enumerate(dead)),
-        op(bpf.RET_A),
-    )
+def _return_unless(dead: Sequence[int], members: Sequence[int]) -> Program:
+    """Return the member of slot A; fall through where it is dead."""
+    ending: Program = ()
+    for slot, number in enumerate(members):
+        if number != slot:
+            ending += bpf.branch(bpf.JEQ, slot, (op(bpf.RET, number),), ())
+    ending = (*ending, op(bpf.RET_A))
+    count = len(dead) - 1 + len(ending)
+    return (*(Instruction(bpf.JEQ, count - i, 0, slot) for i, slot in enumerate(dead)), *ending)

@@ -36,17 +36,18 @@ def vip_filter(vips: Iterable[IPAddress]) -> Program:
 
     Raises ProgramTooLong above 4096 instructions: some 3,000 VIPs.
     """
-    addresses = sorted(set(vips), key=lambda vip: (vip.version, int(vip)))
-    v4 = _family([vip for vip in addresses if vip.version == 4], _IPV4_DESTINATION)
-    v6 = _family([vip for vip in addresses if vip.version == 6], _IPV6_DESTINATION)
-    other = bpf.branch(bpf.JEQ, bpf.ETH_P_IPV6, v6, DROP_ALL)
-    received = (
-        op(bpf.LD_W, bpf.AD_PROTOCOL),
-        *bpf.branch(bpf.JEQ, bpf.ETH_P_IP, v4, other),
-    )
     # PACKET_IGNORE_OUTGOING does not hold in a fanout group on older kernels.
-    outgoing = bpf.branch(bpf.JEQ, bpf.PACKET_OUTGOING, DROP_ALL, received)
+    outgoing = bpf.branch(bpf.JEQ, bpf.PACKET_OUTGOING, DROP_ALL, destination_filter(vips))
     return bpf.check_length((op(bpf.LD_W, bpf.AD_PKTTYPE), *outgoing))
+
+
+def destination_filter(addresses: Iterable[IPAddress]) -> Program:
+    """Return the block that admits frames to one of these addresses, sent or received."""
+    found = sorted(set(addresses), key=lambda address: (address.version, int(address)))
+    v4 = _family([address for address in found if address.version == 4], _IPV4_DESTINATION)
+    v6 = _family([address for address in found if address.version == 6], _IPV6_DESTINATION)
+    other = bpf.branch(bpf.JEQ, bpf.ETH_P_IPV6, v6, DROP_ALL)
+    return (op(bpf.LD_W, bpf.AD_PROTOCOL), *bpf.branch(bpf.JEQ, bpf.ETH_P_IP, v4, other))
 
 
 def _family(vips: Sequence[IPAddress], offset: int) -> Program:

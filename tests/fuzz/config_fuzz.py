@@ -36,7 +36,8 @@ VALUES = (
 KEYS = (
     "name", "vip", "port", "pool", "protocol", "affinity", "empty", "address", "weight", "echo",
     "source", "source_entropy", "outer_df", "flows", "tcp_idle_s", "tcp_closing_s", "udp_idle_s",
-    "unconfirmed_s", "table_size", "backends", "health", "cpus", "ring", "hash_key",
+    "unconfirmed_s", "via", "expect", "status", "min_healthy", "body",
+    "interval_ms", "table_size", "backends", "health", "cpus", "ring", "hash_key",
 )  # fmt: skip
 
 JUNK = "\n\"'=[]{}#0a\0\x7f\x1b\u202e\U0001f600"

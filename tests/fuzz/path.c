@@ -123,10 +123,12 @@ static uint32_t path_mtu(const struct lbfwd_view *view, const uint8_t *frame)
 {
     uint32_t at = 14 + (frame[14] >> 4 == 4 ? 16 : 24), bytes = frame[14] >> 4 == 4 ? 4 : 16;
 
-    for (uint32_t i = 0; i < view->snapshot->paths; i++)
-        if (!memcmp(view->paths[i].header, frame, 14) &&
-            !memcmp(view->paths[i].header + at, frame + at, bytes))
-            return view->paths[i].mtu;
+    for (uint32_t i = 0; i < view->snapshot->backends; i++) {
+        const struct lbfwd_path *path = &view->paths[view->backends[i].path_first];
+        for (uint32_t n = 0; n < view->backends[i].path_count; n++, path++)
+            if (!memcmp(path->header, frame, 14) && !memcmp(path->header + at, frame + at, bytes))
+                return path->mtu;
+    }
     MUST(!"a frame to no path");
     return 0;
 }

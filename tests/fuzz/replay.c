@@ -124,15 +124,17 @@ static uint64_t next_random(uint64_t *state) /* xorshift64 */
     return *state;
 }
 
-/* Words of the snapshot and its rows: mostly small numbers, zeros and ones, as real damage is. */
+/* Words of the snapshot and its rows, or of what lies before it, pools' paths and members among it:
+ * mostly small numbers, zeros and ones, as real damage is. */
 static void damage(uint8_t *arena, uint64_t offset, uint64_t *random)
 {
     const struct lbfwd_snapshot *s = (const void *)(arena + offset);
     uint64_t end = s->services_offset + s->service_slots * sizeof(struct lbfwd_service);
+    uint64_t begin = next_random(random) % 4 ? offset + 8 : ARENA_UNIT;
     static const uint32_t values[] = {0, 1, 0x40, 0xffff, 0x7fffffff, 0xffffffff};
 
     for (uint64_t n = 1 + next_random(random) % 3; n; n--) {
-        uint64_t at = offset + 8 + next_random(random) % ((end - offset - 8) / 4) * 4;
+        uint64_t at = begin + next_random(random) % ((end - begin) / 4) * 4;
         uint32_t value = values[next_random(random) % 6];
         if (next_random(random) % 2)
             value = (uint32_t)(next_random(random) % 4096);

@@ -24,7 +24,7 @@ class Published:
         self.vips = self.at("struct lbfwd_vip", self.snapshot.vips_offset)
         self.services = self.at("struct lbfwd_service", self.snapshot.services_offset)
         self.backends = self.at("struct lbfwd_backend", self.snapshot.backends_offset)
-        self.paths = self.at("struct lbfwd_path", self.snapshot.paths_offset)
+        self.paths = self.at("struct lbfwd_path", 0)  # backends point to them from here
 
     def at(self, kind: str, offset: int) -> Any:
         return ffi.cast(f"{kind} *", self._arena + offset)
@@ -34,6 +34,12 @@ class Published:
         """The first service in the look-up table."""
         rows = (self.services[n] for n in range(self.snapshot.service_slots))
         return next(row for row in rows if row.protocol)
+
+    @property
+    def path(self) -> Any:
+        """The first path of a backend that has one."""
+        rows = (self.backends[n] for n in range(self.snapshot.backends))
+        return self.paths[next(row.path_first for row in rows if row.path_count)]
 
     def publish_again(self) -> None:
         """The same place as another generation: workers look at it anew."""

@@ -134,3 +134,26 @@ def test_a_place_is_given_back_once() -> None:
         arena.free(offset)
         with pytest.raises(KeyError):
             arena.free(offset)
+
+
+def test_it_does_not_become_larger_than_workers_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbfwd.arena.ARENA_MOST", 3 * FIRST)
+    with tempfile.TemporaryFile() as file:
+        arena = Arena(file.fileno())
+        with pytest.raises(OSError, match=f"cannot become larger than {3 * FIRST} bytes") as caught:
+            arena.store(bytes(3 * FIRST))
+        assert caught.value.errno == errno.ENOSPC
+        assert arena.size == FIRST
+        arena.store(bytes(2 * FIRST))
+        arena.store(bytes(FIRST // 2))
+        assert arena.size == 3 * FIRST
+
+
+def test_what_is_mapped_follows_its_growth() -> None:
+    with tempfile.TemporaryFile() as file:
+        arena = Arena(file.fileno())
+        first = arena.store(b"first")
+        assert arena.mapped()[first : first + 5] == b"first"
+        second = arena.store(b"2" * 3 * FIRST)
+        assert arena.mapped()[second : second + 3] == b"222"
+        arena.unmap()

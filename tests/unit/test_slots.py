@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbfwd.slots import Seat, Slots
+from lbfwd.slots import Moves, Seat, Slots
 
 NAMES = st.sets(st.sampled_from("abcdefgh"))
 
@@ -26,10 +26,25 @@ def slots(most: int = 8) -> tuple[Slots[str], Counters]:
     return Slots("backends", most, counters.read), counters
 
 
+def plan(seats: Slots[str], keys: str) -> Moves[str]:
+    """Who is not among the keys leaves."""
+    coming = [key for key in keys if key not in seats]
+    return seats.plan(coming, [key for key in seats.seats if key not in keys])
+
+
 def settle(seats: Slots[str], keys: str) -> dict[str, Seat]:
-    plan = seats.plan(keys)
-    seats.commit(plan)
-    return plan
+    moves = plan(seats, keys)
+    rows = seats.rows(moves)
+    seats.commit(moves)
+    assert all(seat.slot < rows for seat in seats.seats.values())
+    return {key: seats[key] for key in keys}
+
+
+def count(seats: Slots[str], counters: Counters) -> dict[str, tuple[int, int]]:
+    tenants = seats.tenants()
+    now = [counters.read(slot) for slot in range(tenants.slots)]
+    found = tenants.counts([packets for packets, _ in now], [size for _, size in now])
+    return {key: (packets, size) for key, packets, size in found}
 
 
 def test_seats_are_given_from_0_on() -> None:
@@ -51,9 +66,18 @@ def test_a_returning_key_inherits_nothing() -> None:
     settle(seats, "")
     again = settle(seats, "a")["a"]
     assert again == Seat(first.slot, first.incarnation + 1)
-    assert seats.count("a") == (0, 0)
+    assert count(seats, counters) == {"a": (0, 0)}
     counters.add(again.slot, 2, 30)
-    assert seats.count("a") == (2, 30)
+    assert count(seats, counters) == {"a": (2, 30)}
+
+
+def test_an_array_by_slot_is_as_long_as_the_most_that_there_were() -> None:
+    seats, _ = slots()
+    assert seats.rows(plan(seats, "abc")) == 3
+    settle(seats, "abc")
+    settle(seats, "")
+    assert seats.rows(plan(seats, "de")) == 3
+    assert seats.rows(plan(seats, "defgh")) == 5
 
 
 def test_a_leavers_seat_is_free_only_in_the_next_plan() -> None:
@@ -69,8 +93,8 @@ def test_planning_changes_nothing() -> None:
     settle(seats, "ab")
     counters.add(0, 1, 10)
     for _ in range(3):
-        assert seats.plan("bcd") == {"b": Seat(1, 1), "c": Seat(2, 1), "d": Seat(3, 1)}
-    assert seats.count("a") == (1, 10)
+        assert plan(seats, "bcd") == Moves({"c": Seat(2, 1), "d": Seat(3, 1)}, ["a"])
+    assert count(seats, counters)["a"] == (1, 10)
     assert settle(seats, "abc") == {"a": Seat(0, 1), "b": Seat(1, 1), "c": Seat(2, 1)}
 
 
@@ -78,7 +102,7 @@ def test_too_many_are_refused() -> None:
     seats, _ = slots(most=3)
     settle(seats, "abc")
     with pytest.raises(ValueError, match="4 backends: at most 3"):
-        seats.plan("abcd")
+        plan(seats, "abcd")
     settle(seats, "ab")
     assert settle(seats, "abd")["d"] == Seat(2, 2)
 
@@ -104,5 +128,5 @@ def test_over_many_reloads(steps: list[tuple[set[str], list[str]]]) -> None:
             if name in now:
                 counters.add(now[name].slot, 1, 100)
                 counted[name] += 1
-        assert {n: seats.count(n) for n in now} == {n: (counted[n], 100 * counted[n]) for n in now}
+        assert count(seats, counters) == {n: (counted[n], 100 * counted[n]) for n in now}
         before = now

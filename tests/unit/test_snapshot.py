@@ -1,19 +1,23 @@
 """The block of bytes that a generation is, read back with the contract's own layouts."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from lbfwd._ringlib import ffi
 
-from lbfwd.forwarding import Forwarding
+from lbfwd.forwarding import Forwarding, PoolState
+from lbfwd.shared import pack_backends
 from lbfwd.slots import Seat
 from lbfwd.snapshot import (
+    Catalogue,
     Layout,
-    backend_keys,
+    PlacedPool,
+    TableKey,
     needs_table,
+    pack_pool,
     ranked,
-    service_keys,
     table_key,
 )
 from tests.packet import bench
@@ -30,34 +34,59 @@ STATE = bench.forwarding(
 )
 
 
+def seats(state: Forwarding) -> dict[str, Seat]:
+    members = [member for pool in state.pools for member in pool.members]
+    return {member.name: Seat(2 * n, n + 5) for n, member in enumerate(members)}
+
+
 class Block:
-    """A built block as it will lie in the arena at BASE."""
+    """A built block as it will lie in the arena at BASE; the pools' blocks lie behind it."""
 
     def __init__(self, state: Forwarding) -> None:
-        services = {key: Seat(n + 3, 1) for n, key in enumerate(service_keys(state))}
-        backends = {key: Seat(2 * n, n + 5) for n, key in enumerate(backend_keys(state))}
-        self.layout = Layout(state, services, backends, {table_key(state.pools[0]): 64})
-        self.data = self.layout.build(77, BASE)
-        self._arena = ffi.from_buffer(bytes(BASE) + self.data)
+        pools, at, behind = {}, BASE + 4096, b""
+        for pool in state.pools:
+            members = ranked(pool)
+            table = 64 if pool is state.pools[0] else 0
+            placed = PlacedPool(pool, members, seats(state), table, at + len(behind))
+            behind += pack_pool(members, seats(state), {})
+            behind += bytes(-len(behind) % 64)
+            pools[pool.name] = placed
+        rows = 2 * len(seats(state)) - 1
+        backends = pack_backends(b"", rows, (r for p in pools.values() for r in p.rows()))
+        catalogue = Catalogue(state.services, range(3, 3 + len(state.services)))
+        self.layout = Layout(catalogue, backends, rows, catalogue.pack(pools))
+        self.pieces = list(self.layout.build(state, 77, BASE))
+        self._arena = bytearray(at) + behind
+        for place, data in self.pieces:
+            self._arena[place : place + len(data)] = data
         self.header = self.at("struct lbfwd_snapshot", BASE)
 
     def at(self, kind: str, offset: int) -> Any:
-        return ffi.cast(f"{kind} *", self._arena + offset)
+        return ffi.cast(f"{kind} *", ffi.from_buffer(self._arena) + offset)
 
     def rows(self, part: str, slots: str) -> list[Any]:
         kind = f"struct lbfwd_{part.removesuffix('s')}"
         array = self.at(kind, getattr(self.header, f"{part}_offset"))
         return [array[n] for n in range(getattr(self.header, slots))]
 
+    def paths(self, backend: Any) -> list[Any]:
+        first = self.at("struct lbfwd_path", 64 * backend.path_first)
+        return [first[n] for n in range(backend.path_count)]
+
     def services(self) -> dict[tuple[int, int], Any]:
         rows = self.rows("services", "service_slots")
         return {(row.protocol, row.port): row for row in rows if row.protocol}
 
 
-def test_its_size_is_known_before_its_place() -> None:
+def test_its_pieces_fill_it_without_overlap() -> None:
     block = Block(STATE)
-    assert len(block.data) == block.layout.size
+    ends = [BASE]
+    for place, data in sorted(block.pieces):
+        assert place % 64 == 0
+        assert ends[-1] <= place < ends[-1] + 64
+        ends.append(place + len(data))
     assert block.layout.size % 64 == 0
+    assert ends[-1] <= BASE + block.layout.size < ends[-1] + 64
 
 
 def test_the_header() -> None:
@@ -65,10 +94,10 @@ def test_the_header() -> None:
     assert bytes(ffi.buffer(ffi.addressof(header[0], "magic"), 8)) == b"lbfwdsnp"
     assert header.generation == 77
     assert bytes(ffi.buffer(header.hash_key)) == bench.SECRET
-    for part in ("vips", "services", "backends", "paths"):
+    for part in ("vips", "services", "backends"):
         offset = getattr(header, f"{part}_offset")
         assert offset % 64 == 0
-        assert BASE < offset < BASE + len(Block(STATE).data)
+        assert BASE < offset < BASE + Block(STATE).layout.size
 
 
 def test_backends_stand_at_their_slots() -> None:
@@ -77,8 +106,8 @@ def test_backends_stand_at_their_slots() -> None:
     assert [(r.path_count, r.incarnation) for r in rows] == [
         (1, 5), (0, 0), (0, 6), (0, 0), (1, 7), (0, 0), (1, 8)
     ]  # fmt: skip
-    paths = block.rows("paths", "paths")
-    macs = [bytes(ffi.buffer(paths[rows[slot].path_first].header))[:6] for slot in (0, 4, 6)]
+    paths = [path for slot in (0, 4, 6) for path in block.paths(rows[slot])]
+    macs = [bytes(ffi.buffer(path.header))[:6] for path in paths]
     assert macs == [m.paths[0].dst_mac for m in (MEMBERS[0], MEMBERS[2], STATE.pools[1].members[0])]
     assert [path.header_len for path in paths] == [38, 38, 58]
     assert [(path.tx, path.mtu) for path in paths] == [(0, 1500), (0, 1500), (1, 1500)]
@@ -112,25 +141,53 @@ def test_an_mtu_above_65535_is_65535() -> None:
         [bench.service(bench.VIP4, "tcp", 80, "p")],
         [bench.pool("p", [bench.member(4, 11, paths=[hop])])],
     )
-    (path,) = Block(state).rows("paths", "paths")
+    block = Block(state)
+    (path,) = block.paths(block.rows("backends", "backends")[0])
     assert path.mtu == 65535
 
 
+def test_backends_know_their_pool() -> None:
+    block = Block(STATE)
+    pools = [block.rows("backends", "backends")[slot].pool for slot in (0, 2, 4, 6)]
+    services = block.services()
+    assert pools == [services[6, 80].pool] * 3 + [services[6, 0].pool]
+    assert services[17, 53].pool == services[6, 80].pool != services[6, 0].pool
+
+
+def key(members: Sequence[Any], name: str = "p", size: int = 251) -> TableKey:
+    pool = bench.pool(name, members, size)
+    return table_key(pool, ranked(pool))
+
+
 def test_what_a_table_depends_on() -> None:
-    pool = bench.pool("p", MEMBERS)
-    key = table_key(pool)
-    shuffled = random.Random(2).sample(MEMBERS, 3)
-    assert shuffled != MEMBERS
-    assert table_key(bench.pool("another name", shuffled)) == key
-    assert table_key(bench.pool("p", MEMBERS, size=257)) != key
-    assert table_key(bench.pool("p", MEMBERS[1:])) != key
-    assert table_key(bench.pool("p", [replace(MEMBERS[0], weight=2), *MEMBERS[1:]])) != key
-    unreachable = [replace(MEMBERS[0], paths=()), *MEMBERS[1:]]
-    assert table_key(bench.pool("p", unreachable)) != key
-    assert [m.name for m in ranked(pool)] == ["b10", "b11", "b12"]
+    shuffled = random.Random(3).sample(MEMBERS, 3)
+    assert key(shuffled, "another name") == key(MEMBERS)
+    assert key(MEMBERS, size=257) != key(MEMBERS)
+    assert key(MEMBERS[1:]) != key(MEMBERS)
+    assert key([replace(MEMBERS[0], weight=2), *MEMBERS[1:]]) != key(MEMBERS)
+    assert key([replace(MEMBERS[0], paths=()), *MEMBERS[1:]]) != key(MEMBERS)
+    assert [m.name for m in ranked(bench.pool("p", shuffled))] == ["b10", "b11", "b12"]
 
 
 def test_who_needs_a_table() -> None:
-    dark = [replace(MEMBERS[0], weight=0), MEMBERS[1]]
-    assert not needs_table(table_key(bench.pool("p", dark)))
-    assert needs_table(table_key(bench.pool("p", MEMBERS)))
+    assert not needs_table(key([replace(MEMBERS[0], weight=0), MEMBERS[1]]))
+    assert needs_table(key(MEMBERS))
+
+
+def placed(pool: PoolState) -> PlacedPool:
+    return PlacedPool(pool, ranked(pool), SEATS, 64, 640)
+
+
+SEATS = {f"b{n}": Seat(n, 1) for n in (10, 11, 12)}
+
+
+def test_when_only_weights_differ_the_block_is_the_same() -> None:
+    before = placed(bench.pool("p", MEMBERS))
+    heavier = [replace(m, weight=m.weight + 1) for m in MEMBERS]
+    assert before.same_block(ranked(bench.pool("p", heavier)), SEATS)
+    assert pack_pool(ranked(bench.pool("p", heavier)), SEATS, {}) == pack_pool(
+        before.members, SEATS, {}
+    )
+    dark = [replace(MEMBERS[0], paths=()), *MEMBERS[1:]]
+    assert not before.same_block(ranked(bench.pool("p", dark)), SEATS)
+    assert not before.same_block(before.members, dict(SEATS)), "other seats"
