@@ -46,6 +46,7 @@ missing() {
         tool tcpdump tcpdump
         tool ethtool ethtool
         tool ping iputils-ping
+        tool promtool prometheus
         tool clang clang
         ls "$(clang -print-runtime-dir 2>/dev/null)"/libclang_rt.asan* >/dev/null 2>&1 ||
             echo "libclang-rt-$(clang_version)-dev"

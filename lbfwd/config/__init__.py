@@ -1,14 +1,14 @@
 """The configuration: read, checked as a whole, and then never changed."""
 
+from lbfwd.config.health import Health
 from lbfwd.config.key import HashKey
 from lbfwd.config.load import load, parse
 from lbfwd.config.model import (
+    Admin,
     Backend,
     Config,
     Flows,
-    Health,
-    IPAddress,
-    IPNetwork,
+    Metrics,
     Node,
     Pool,
     Service,
@@ -18,8 +18,10 @@ from lbfwd.config.model import (
     entropy_bits,
 )
 from lbfwd.config.problem import ConfigError, Problem
+from lbfwd.config.values import IPAddress, IPNetwork
 
 __all__ = [
+    "Admin",
     "Backend",
     "Config",
     "ConfigError",
@@ -28,6 +30,7 @@ __all__ = [
     "Health",
     "IPAddress",
     "IPNetwork",
+    "Metrics",
     "Node",
     "Pool",
     "Problem",

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lbfwd.config.document import Document, mark_bad
 from lbfwd.config.key import RULE, HashKey, KeyFileError, open_at_once, parse_key, read_key_file
 from lbfwd.config.machine import Machine, lacking
 from lbfwd.config.model import Config
 from lbfwd.config.problem import MISSING, ConfigError, Finding, Problem, hidden, hide, show
-from lbfwd.config.rules import Document, cross_check, mark_bad
+from lbfwd.config.rules import cross_check
 from lbfwd.config.translate import Places, findings
 
 MAX_FILE_BYTES = 32 * 1024 * 1024  # the largest services and pools we hold, written out: 15 MB
@@ -47,8 +48,18 @@ def load(
     With ``machine`` (``this_machine()``) it is checked against that machine too. Raises
     ConfigError with all that is wrong; a file that cannot be read is a problem too.
     """
+    return read(read_text(path), path, workers, machine)
+
+
+def read(
+    text: str,
+    path: Path,
+    workers: Mapping[str, object] | None = None,
+    machine: Machine | None = None,
+) -> Config:
+    """Read the text of a configuration file as ``load`` does; the file itself is not looked at."""
     file = str(path)
-    document = _document(_read(path, file), file)
+    document = _document(text, file)
     key: HashKey | Finding | None = None
     key_file = document.get("hash_key_file")
     if isinstance(key_file, str) and "hash_key" not in document:
@@ -59,18 +70,24 @@ def load(
     return _config(document, file, workers or {}, key, machine)
 
 
-def _read(path: Path, file: str) -> str:
+def read_text(path: Path) -> str:
+    """Read a file as a whole. Raises ConfigError: it cannot be, or was written to meanwhile."""
+    file = str(path)
     try:
         with open_at_once(path) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            before = os.fstat(stream.fileno())
+            if not stat.S_ISREG(before.st_mode):
                 raise _refused(file, "", "not a regular file")
             content = stream.read(MAX_FILE_BYTES + 1)
+            after = os.fstat(stream.fileno())
     except OSError as error:
         raise _refused(file, "", f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise _refused(file, "", "a path cannot hold a null character") from None
     if len(content) > MAX_FILE_BYTES:
         raise _refused(file, "", f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, len(content)):
+        raise _refused(file, "", "was written to while it was read: try again when it is whole")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Rules between keys, checked on the document: they hold even where other parts are wrong.
 
-What is wrong by itself has been marked BAD before; a rule that needs a BAD value keeps silent, so
-that nobody is told of what only follows from another mistake.
+What is wrong by itself has been marked BAD before (document.py); a rule that needs a BAD value
+keeps silent, so that nobody is told of what only follows from another mistake.
 """
 
 import mmap
@@ -9,51 +9,34 @@ from collections.abc import Callable, Hashable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from lbfwd.config.model import (
+from lbfwd.config.document import BAD, Document, tables
+from lbfwd.config.model import service_name
+from lbfwd.config.problem import Finding, Location, show
+from lbfwd.config.rules_health import health_rules
+from lbfwd.config.translate import closest
+from lbfwd.config.values import (
     DEFAULT_RX_BLOCK_KIB,
     DEFAULT_RX_RING_MIB,
     DEFAULT_TABLE_SIZE,
     MAX_BACKENDS,
     IPAddress,
-    service_name,
 )
-from lbfwd.config.problem import Finding, Location, show
-from lbfwd.config.translate import closest
 
-BAD: Any = object()
-
-Document = dict[str, Any]
 KeyOf = Callable[[Location], str]
 _PAGE_KIB = mmap.PAGESIZE // 1024
-
-
-def mark_bad(document: Document, location: Location) -> None:
-    """Replace the value at this place (present or missing) by BAD."""
-    place: Any = document
-    for step in location[:-1]:
-        place = place[step]
-        if place is BAD:  # the whole is bad already
-            return
-    place[location[-1]] = BAD
 
 
 def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     """Yield what is wrong between keys; ``key_of`` turns a location into its key path."""
     yield from _workers(document, key_of)
     yield from _pool_names(document, key_of)
-    for location, pool in _tables(document, "pool"):
+    for location, pool in tables(document, "pool"):
         yield from _pool(location, pool)
+    yield from health_rules(document)
     yield from _services(document, key_of)
     yield from _pools_of_services(document)
     yield from _vips_used_otherwise(document, key_of)
     yield from _addresses_in_entropy(document, key_of)
-
-
-def _tables(parent: Document, key: str, at: Location = ()) -> Iterator[tuple[Location, Document]]:
-    items = parent.get(key)
-    for index, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, dict):
-            yield (*at, key, index), item
 
 
 def _address(table: Document, key: str) -> Any:
@@ -81,7 +64,7 @@ def _workers(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     yield from _ring(("workers",), common, common)
     cpus, taken = common.get("cpus", BAD), _Taken()
     known = cpus is not BAD and BAD not in cpus
-    for at, worker in _tables(document, "worker"):
+    for at, worker in tables(document, "worker"):
         cpu = worker.get("cpu", BAD)
         if first := taken.by(cpu, at):
             rule = f"a worker has one [[worker]]; {key_of(first)} is for this cpu already"
@@ -119,8 +102,8 @@ def _ring(at: Location, table: Document, common: Document) -> Iterator[Finding]:
 
 def _pool_names(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     taken, backends = _Taken(), 0
-    for location, pool in _tables(document, "pool"):
-        backends += sum(1 for _ in _tables(pool, "backends"))
+    for location, pool in tables(document, "pool"):
+        backends += sum(1 for _ in tables(pool, "backends"))
         name = pool.get("name", BAD)
         if first := taken.by(name, location):
             rule = f"two pools cannot have one name; {key_of(first)} has it already"
@@ -132,7 +115,7 @@ def _pool_names(document: Document, key_of: KeyOf) -> Iterator[Finding]:
 
 def _pool(location: Location, pool: Document) -> Iterator[Finding]:
     names, addresses = _Taken(), _Taken()
-    for at, backend in _tables(pool, "backends", location):
+    for at, backend in tables(pool, "backends", location):
         address = _address(backend, "address")
         twice = addresses.by(address, at)
         if twice:
@@ -151,7 +134,7 @@ def _pool(location: Location, pool: Document) -> Iterator[Finding]:
 
 def _services(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     names, places = _Taken(), _Taken()
-    for at, service in _tables(document, "service"):
+    for at, service in tables(document, "service"):
         vip = _address(service, "vip")
         protocol, port = service.get("protocol", BAD), service.get("port")
         twice = places.by((vip, protocol, port), at)
@@ -168,10 +151,10 @@ def _services(document: Document, key_of: KeyOf) -> Iterator[Finding]:
 def _pools_of_services(document: Document) -> Iterator[Finding]:
     if document.get("pool") is BAD:
         return
-    names = [pool.get("name", BAD) for _, pool in _tables(document, "pool")]
+    names = [pool.get("name", BAD) for _, pool in tables(document, "pool")]
     if BAD in names:  # it may be the one that is meant
         return
-    for at, service in _tables(document, "service"):
+    for at, service in tables(document, "service"):
         name = service.get("pool", BAD)
         if name is not BAD and name not in names:
             meant = closest(name, names)
@@ -187,11 +170,11 @@ def _pools_there_are(names: list[str]) -> str:
 def _vips_used_otherwise(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     # A packet to a VIP comes back to the nodes: it reaches no backend and no tunnel's source.
     vips: dict[IPAddress, Location] = {}
-    for at, service in _tables(document, "service"):
+    for at, service in tables(document, "service"):
         vips.setdefault(_address(service, "vip"), at)
     vips.pop(BAD, None)
-    for at, pool in _tables(document, "pool"):
-        for place, backend in _tables(pool, "backends", at):
+    for at, pool in tables(document, "pool"):
+        for place, backend in tables(pool, "backends", at):
             if service_at := vips.get(_address(backend, "address")):
                 rule = f"the VIP of {key_of(service_at)}; a backend needs an address of its own"
                 yield Finding((*place, "address"), show(backend["address"]), rule)
@@ -218,8 +201,8 @@ def _addresses_in_entropy(document: Document, key_of: KeyOf) -> Iterator[Finding
 
 def _used_within(document: Document, prefix: str) -> Iterator[Location]:
     network = ip_network(prefix)
-    places = [((*at, "vip"), _address(table, "vip")) for at, table in _tables(document, "service")]
-    for at, pool in _tables(document, "pool"):
-        for place, backend in _tables(pool, "backends", at):
+    places = [((*at, "vip"), _address(table, "vip")) for at, table in tables(document, "service")]
+    for at, pool in tables(document, "pool"):
+        for place, backend in tables(pool, "backends", at):
             places.append(((*place, "address"), _address(backend, "address")))
     yield from (place for place, address in places if address is not BAD and address in network)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lbfwd.config.model import MAX_CPU, known_keys, tables_with, worker_name
+from lbfwd.config.model import known_keys, tables_with, worker_name
 from lbfwd.config.problem import (
     MISSING,
     Finding,
@@ -21,6 +21,7 @@ from lbfwd.config.problem import (
     hide,
     show,
 )
+from lbfwd.config.values import MAX_CPU
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_KEY = re.compile(r"key|hash|secret", re.IGNORECASE)
@@ -44,15 +45,12 @@ def findings(error: ValidationError) -> list[Finding]:
     Locations are those of the TOML document.
     """
     details = error.errors(include_url=False)
-    health = {d["loc"][:-1] for d in details if d["loc"][-2:] == ("health", "type")}
-    return [_finding(detail) for detail in details if not _follows(detail, health)]
+    return [_finding(detail) for detail in details if not _follows(detail)]
 
 
-def _follows(detail: ErrorDetails, unknown_health: Collection[Location]) -> bool:
+def _follows(detail: ErrorDetails) -> bool:
     """Tell whether an error only follows from another one that is reported too."""
     kind = detail["type"]
-    if kind == "extra_forbidden":  # the other keys of a health check that we do not know
-        return detail["loc"][:-1] in unknown_health
     if kind == "too_short":  # pydantic counts the good entries only
         return bool(detail["input"])
     return kind == "default_factory_not_called"
@@ -78,9 +76,7 @@ def _rule(detail: ErrorDetails) -> str:
     if kind == "too_long":
         return f"at most {context['max_length']} entries, here are {context['actual_length']}"
     if kind == "literal_error":
-        choices = str(context["expected"]).replace("'", '"')
-        health = location[-2:] == ("health", "type")
-        return f"this version knows only {choices}" if health else choices
+        return str(context["expected"]).replace("'", '"')
     return _SIMPLE_RULES.get(kind, detail["msg"])
 
 

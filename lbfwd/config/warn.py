@@ -8,9 +8,11 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from lbfwd.config.hardware import Hardware, this_hardware
-from lbfwd.config.model import Config, IPAddress, Pool, Service
+from lbfwd.config.model import Config, Pool, Service
 from lbfwd.config.problem import Problem, entry, show
 from lbfwd.config.translate import Places
+from lbfwd.config.values import IPAddress
+from lbfwd.config.warn_health import health_warnings
 from lbfwd.config.warn_workers import worker_warnings
 
 IPNetwork = IPv4Network | IPv6Network
@@ -54,6 +56,7 @@ def warnings(  # noqa: PLR0913 - by keyword, and each has a default
     return (
         *_unused(config, file),
         *map(places.problem, worker_warnings(config, hardware)),
+        *health_warnings(config, file),
         *(problem for pool in config.pools for problem in _table(pool, file, shares)),
         *_vips(config.services, file, local),
         *_sources(config, file, {entry.address for entry in local}),

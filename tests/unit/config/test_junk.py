@@ -17,7 +17,8 @@ KEYS = [
     "hash_key", "hash_key_file", "node", "workers", "pool", "service", "name", "interfaces",
     "source", "cpus", "ring", "rx_ring_mib", "rx_block_kib", "tx_ring_frames", "flows", "fanout",
     "table_size", "backends", "health", "type", "address", "weight", "vip", "protocol", "port",
-    "affinity", "tcp_idle_s", "echo", "source_entropy", "empty", "nonsense", "",
+    "affinity", "tcp_idle_s", "via", "expect", "status", "min_healthy", "body",
+    "interval_ms", "echo", "source_entropy", "empty", "nonsense", "",
 ]  # fmt: skip
 WORDS = [
     "web",

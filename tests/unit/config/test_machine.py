@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbfwd.config import Config, ConfigError, Problem, load, model
+from lbfwd.config import Config, ConfigError, Problem, load, values
 from lbfwd.config.machine import Machine, lacking, parse_ranges, this_machine
 from lbfwd.config.translate import Places
 from tests.unit.config.samples import FILE, GOOD, accepted, change
@@ -111,13 +111,13 @@ def test_the_cpus_that_may_be_used_are_not_only_those_of_our_own_affinity() -> N
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (model.MAX_WORKERS, "MAX_WORKERS"),
-        (model.MAX_INTERFACES, "MAX_RX"),
-        (model.MAX_SERVICES, "MAX_SERVICES"),
-        (model.MAX_BACKENDS, "MAX_BACKENDS"),
-        (model.MAX_MEMBERS, "MAX_MEMBERS"),
+        (values.MAX_WORKERS, "MAX_WORKERS"),
+        (values.MAX_INTERFACES, "MAX_RX"),
+        (values.MAX_SERVICES, "MAX_SERVICES"),
+        (values.MAX_BACKENDS, "MAX_BACKENDS"),
+        (values.MAX_MEMBERS, "MAX_MEMBERS"),
     ],
 )
 def test_limits_are_those_of_the_data_plane(ours: int, theirs: str) -> None:
-    header = (Path(model.__file__).parents[1] / "_ring.h").read_text()
+    header = (Path(values.__file__).parents[1] / "_ring.h").read_text()
     assert re.findall(rf"#define LBFWD_{theirs} (\d+)", header) == [str(ours)]

@@ -17,7 +17,7 @@ from lbfwd.config import (
     Workers,
     parse,
 )
-from lbfwd.config.model import is_prime
+from lbfwd.config.values import is_prime
 from tests.unit.config.samples import FILE, GOOD, KEY, accepted, change, places, refused
 
 BACKENDS = '[{ address = "10.0.0.11" }, { name = "b", address = "10.0.0.12" }]'
@@ -142,7 +142,7 @@ def test_a_service_without_port_answers_for_every_port_beside_those_with_one() -
             "up to",
         ),
         ("backends", "table_size = 1\nbackends", 'pool "web".table_size', "1", "prime"),
-        ("backends", 'health.type = "http"\nbackends', 'pool "web".health.type', '"http"', "none"),
+        ("backends", 'health.type = "htp"\nbackends', 'pool "web".health.type', '"htp"', '"none"'),
         # node
         ('["eth0"]', "[]", "node.interfaces", "[]", "cannot be empty"),
         ('["eth0"]', '["a/b"]', "node.interfaces[0]", '"a/b"', "1 to 15 characters"),
@@ -241,7 +241,7 @@ def test_everything_is_reported_at_once_and_nothing_twice() -> None:
           { adress = "10.0.0.2" },
         ]
         [pool.health]
-        type = "http"
+        type = "gopher"
         port = 80
         [[pool]]
         name = "tiny"
@@ -275,7 +275,7 @@ def test_everything_is_reported_at_once_and_nothing_twice() -> None:
             ('pool "web".backends[1].address', '"10.0.0.1"'),
             ('pool "web".backends[2].adress', '"10.0.0.2"'),
             ('pool "web".backends[2].address', "(missing)"),
-            ('pool "web".health.type', '"http"'),
+            ('pool "web".health.type', '"gopher"'),
             ('pool "tiny".table_size', "2"),
             ('pool "tiny".backends[2].address', '"::1"'),
             ("service[0].pool", '"wep"'),

@@ -1,0 +1,1 @@
+"""Whether backends serve: probes, verdicts, and what a pool makes of them."""

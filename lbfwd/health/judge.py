@@ -1,0 +1,187 @@
+"""What a pool makes of its backends: verdicts, next hops and operators' words, as standings. Pure.
+
+A pool is judged as a whole, for how many of its backends pass decides what becomes of the others.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from lbfwd.config import Backend, Config, Pool
+from lbfwd.config.health import least_healthy
+from lbfwd.health.standing import BackendKey, Condition, Standing
+from lbfwd.health.verdict import Verdict
+
+STEPS = 5  # of a slow start: a fifth of the weight at once, a fifth more at each quarter
+
+
+class Operation(Protocol):
+    """What an operator has said of a backend."""
+
+    @property
+    def mode(self) -> Literal["drained", "disabled"]:
+        """``drained``: no new flows; ``disabled``: none at all."""
+
+    @property
+    def who(self) -> str:
+        """The operator."""
+
+    @property
+    def when(self) -> float:
+        """Seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What is known of one backend by itself. ``failed``: since when it fails."""
+
+    backend: Backend
+    state: Literal["passing", "held", "failing", "unreachable", "checking"]
+    reason: str = ""
+    failed: float = 0.0
+
+
+def standings(  # noqa: PLR0913, PLR0917 - all that a decision depends on
+    config: Config,
+    verdicts: Mapping[BackendKey, Verdict],
+    unreachable: Mapping[BackendKey, str],
+    operations: Mapping[BackendKey, Operation],
+    before: Mapping[BackendKey, Standing],
+    now: float,
+) -> dict[BackendKey, Standing]:
+    """Judge all pools. ``before``: the standings so far, empty at first; ``now``: since the epoch.
+
+    ``unreachable``: why a backend cannot be sent to, where it cannot.
+    """
+    known = Known(verdicts, unreachable, operations, before)
+    return {key: standing for pool in config.pools for key, standing in judge(pool, known, now)}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What ``standings`` knows."""
+
+    verdicts: Mapping[BackendKey, Verdict]
+    unreachable: Mapping[BackendKey, str]
+    operations: Mapping[BackendKey, Operation]
+    before: Mapping[BackendKey, Standing]
+
+
+def judge(pool: Pool, known: Known, now: float) -> Iterable[tuple[BackendKey, Standing]]:
+    """Judge one pool; yields its backends in their order."""
+    findings = {backend.name: _find(pool, backend, known, now) for backend in pool.backends}
+    conditions = _conditions(
+        pool,
+        [
+            finding
+            for name, finding in findings.items()
+            if finding.backend.weight and (pool.name, name) not in known.operations
+        ],
+    )
+    for name, finding in findings.items():
+        key = (pool.name, name)
+        operation = known.operations.get(key)
+        condition = conditions.get(name) or _alone(finding)
+        standing = (
+            _operated(finding, operation)
+            if operation
+            else _standing(pool, finding, condition, known, now)
+        )
+        yield key, _dated(standing, known.before.get(key), now)
+
+
+def scale(pool: Pool) -> int:
+    """Return what weights in force are multiplied by, so that they can be parts of a weight."""
+    return STEPS if pool.slow_start_s else 1
+
+
+def restless(
+    of_pool: Mapping[BackendKey, Standing], verdicts: Mapping[BackendKey, Verdict]
+) -> bool:
+    """Tell whether time alone will change a standing: a slow start, or the end of a hold-down."""
+    return any(
+        standing.condition == "starting"
+        or (standing.condition == "down" and (v := verdicts.get(key)) is not None and v.passing)
+        for key, standing in of_pool.items()
+    )
+
+
+def _find(pool: Pool, backend: Backend, known: Known, now: float) -> _Finding:
+    key = (pool.name, backend.name)
+    verdict, before = known.verdicts.get(key), known.before.get(key)
+    if reason := known.unreachable.get(key):
+        return _Finding(backend, "unreachable", reason)
+    if pool.health.type == "none":
+        return _Finding(backend, "passing")
+    if verdict is None:
+        # Checks that are new to a backend in service take nothing away before they have spoken.
+        serves = before is not None and before.serves
+        return _Finding(backend, "passing") if serves else _Finding(backend, "checking")
+    if not verdict.passing:
+        return _Finding(backend, "failing", verdict.reason, verdict.since)
+    hold_s = pool.health.hold_down_s
+    if before and before.condition == "down" and now < verdict.failed + hold_s:
+        reason = f"passes, but is held down for {hold_s} s after its last failure"
+        return _Finding(backend, "held", reason, verdict.failed)
+    return _Finding(backend, "passing")
+
+
+def _conditions(pool: Pool, findings: Sequence[_Finding]) -> dict[str, Condition]:
+    """Decide who is in service, of those that operators and weights leave to us."""
+    passing = [finding for finding in findings if finding.state == "passing"]
+    held = [finding for finding in findings if finding.state == "held"]
+    failing = [finding for finding in findings if finding.state == "failing"]
+    conditions = {finding.backend.name: _alone(finding) for finding in findings}
+    if not passing and not held:
+        if pool.all_down == "fail_open":
+            conditions |= {finding.backend.name: "failed_open" for finding in failing}
+        return conditions
+    least = max(1, least_healthy(pool.min_healthy, len(findings)))
+    # Those that failed last are kept: what has failed for long has surely failed.
+    spare = [*held, *sorted(failing, key=lambda finding: finding.failed, reverse=True)]
+    for finding in spare[: max(0, least - len(passing))]:
+        conditions[finding.backend.name] = "up" if finding.state == "held" else "failed_open"
+    return conditions
+
+
+def _alone(finding: _Finding) -> Condition:
+    if finding.state == "passing":
+        return "up"
+    return "checking" if finding.state == "checking" else "down"
+
+
+def _operated(finding: _Finding, operation: Operation) -> Standing:
+    reason = "; ".join(part for part in (f"by {operation.who}", finding.reason) if part)
+    serves = operation.mode == "drained" and _alone(finding) == "up"
+    return Standing(operation.mode, 0, serves, reason, operation.when)
+
+
+def _standing(
+    pool: Pool, finding: _Finding, condition: Condition, known: Known, now: float
+) -> Standing:
+    if condition in ("down", "checking"):
+        return Standing(condition, 0, False, finding.reason, now)
+    full = finding.backend.weight * scale(pool)
+    step = STEPS
+    if condition == "up" and pool.slow_start_s:
+        step = _step(pool, known.before.get((pool.name, finding.backend.name)), known, now)
+    if step < STEPS:
+        reason = f"slow start of {pool.slow_start_s} s"
+        return Standing("starting", full * step // STEPS, True, reason, now)
+    return Standing(condition, full, True, finding.reason, now)
+
+
+def _step(pool: Pool, before: Standing | None, known: Known, now: float) -> int:
+    """Return how far a slow start has come: 1 to STEPS."""
+    if before is not None and before.condition == "starting":
+        return min(STEPS, 1 + int((now - before.since) * (STEPS - 1) / pool.slow_start_s))
+    # All that is there when lbfwd starts has its weight at once: nobody else could take the load.
+    new = bool(known.before) and (before is None or not before.weight)
+    return 1 if new else STEPS
+
+
+def _dated(standing: Standing, before: Standing | None, now: float) -> Standing:
+    if standing.condition in ("drained", "disabled"):
+        return standing
+    same = before is not None and before.condition == standing.condition
+    return replace(standing, since=before.since if before and same else now)
