@@ -1,14 +1,18 @@
-"""The admin socket's client side: one request, one answer, standard library only."""
+"""The client side: one request, one answer, standard library only."""
 
+import grp
 import http.client
 import json
+import os
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
 from lbfwd.config.problem import Problem
 
 TIMEOUT_S = 30.0
+NODE_TIMEOUT_S = 5.0  # of another node, which may be off
 
 
 class ApiError(Exception):
@@ -22,8 +26,8 @@ class ApiError(Exception):
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a UNIX socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("lbfwd", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("lbfwd", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -32,29 +36,76 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def request(path: Path, method: str, resource: str) -> bytes:
-    """Ask the lbfwd that listens on the socket ``path``; returns its JSON. Raises ApiError."""
-    connection = _UnixConnection(path)
+def request(
+    path: Path, method: str, resource: str, body: object = None, timeout_s: float = TIMEOUT_S
+) -> bytes:
+    """Ask the lbfwd that listens on the socket ``path``; returns its JSON. Raises ApiError.
+
+    ``body``: what JSON can hold; None: no body.
+    """
+    connection = _UnixConnection(path, timeout_s)
     try:
-        connection.request(method, resource)
-        response = connection.getresponse()
-        body = response.read()
+        return _exchange(connection, str(path), method, resource, body)
+    except PermissionError:
+        raise ApiError(_refusal(path)) from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise ApiError(f"{path}: no lbfwd runs there (see lbfwd run --runtime-dir)") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise ApiError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def request_tcp(host: str, port: int, resource: str) -> bytes:
+    """Look at another node by its read-only listener; returns its JSON. Raises ApiError."""
+    connection = http.client.HTTPConnection(host, port, timeout=NODE_TIMEOUT_S)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return _exchange(connection, place, "GET", resource)
+    except OSError as error:
+        raise ApiError(f"{place}: {error.strerror or error}") from None
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    place: str,
+    method: str,
+    resource: str,
+    body: object = None,
+) -> bytes:
+    """Ask and return the body. Raises ApiError, or OSError where there is no connection."""
+    try:
+        connection.connect()
+        try:
+            connection.request(method, resource, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ApiError(f"{place}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         connection.close()
     if response.status != http.client.OK:
-        raise ApiError(*_problems(body, response.status))
-    return body
+        raise ApiError(*_problems(answer, response.status, place))
+    return answer
 
 
-def _problems(body: bytes, status: int) -> list[str]:
+def _refusal(path: Path) -> str:
+    """Say who may use the socket."""
+    try:
+        found = path.stat()
+        group = grp.getgrgid(found.st_gid).gr_name
+    except (OSError, KeyError):
+        return f"{path}: permission denied"
+    if found.st_mode & stat.S_IWGRP:
+        return f"{path}: permission denied: ask for membership in group {group}"
+    owner = "root" if found.st_uid == 0 else f"user {found.st_uid}"
+    return (
+        f"{path}: permission denied: only {owner} may use it, not user {os.geteuid()} "
+        "([admin] group lets a group in)"
+    )
+
+
+def _problems(body: bytes, status: int, place: str) -> list[str]:
     try:
         answer: dict[str, Any] = json.loads(body)
         if "problems" in answer:
             return [str(Problem(**problem)) for problem in answer["problems"]]
         return [str(answer["error"])]
     except (ValueError, KeyError, TypeError):
-        return [f"the admin socket answered with status {status}"]
+        return [f"{place}: answered with status {status}"]

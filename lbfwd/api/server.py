@@ -1,98 +1,86 @@
-"""The admin socket's server side: ``GET /status``, ``POST /reload``; every answer is JSON.
+"""The admin socket's server side; every answer is JSON. ``GET /v1`` lists what there is.
 
-``curl --unix-socket /run/lbfwd/admin.sock http://lbfwd/status``
+``curl --unix-socket /run/lbfwd/admin.sock http://lbfwd/v1/status``; docs/api.md.
 """
 
-import json
+import grp
+import inspect
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 from aiohttp import web
 
-from lbfwd.config import ConfigError
-from lbfwd.supervisor import log
+from lbfwd import __version__
+from lbfwd.api import answers, changes
+from lbfwd.api.control import Control
+from lbfwd.api.respond import errors_as_json, json_response, server_log
 from lbfwd.supervisor.errors import SupervisorError
-from lbfwd.supervisor.plan import NeedsRestart
-from lbfwd.supervisor.run import Reloaded
 from lbfwd.supervisor.runtime import ADMIN_SOCKET
-from lbfwd.supervisor.status import Status
 
+GROUPS = (answers.add_routes, changes.add_routes)
 STOP_S = 3.0  # for answers that are under way
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Control(Protocol):
-    """What the socket controls."""
-
-    async def status(self) -> Status:
-        """Return what the node does now."""
-
-    async def reload(self) -> Reloaded:
-        """Take up the configuration anew. Raises ConfigError or SupervisorError."""
+LARGEST_BODY = 16 << 20  # a configuration of 100,000 backends
 
 
 @asynccontextmanager
-async def admin_socket(control: Control, directory: Path) -> AsyncIterator[None]:
-    """Serve on ``admin.sock`` in a directory that belongs to us. Raises SupervisorError."""
+async def admin_socket(control: Control, directory: Path, group: str) -> AsyncIterator[None]:
+    """Serve on ``admin.sock`` in a directory that belongs to us. Raises SupervisorError.
+
+    ``group``: whose members may use it besides its owner; empty: nobody's.
+    """
     path = directory / ADMIN_SOCKET
-    runner = web.AppRunner(_application(control), access_log=None, shutdown_timeout=STOP_S)
+    runner = web.AppRunner(
+        application(control), access_log=None, logger=server_log(), shutdown_timeout=STOP_S
+    )
     await runner.setup()
     try:
-        await web.SockSite(runner, _bind(path)).start()
+        await web.SockSite(runner, _bind(path, group)).start()
         yield
     finally:
         await runner.cleanup()
         path.unlink(missing_ok=True)
 
 
-def _bind(path: Path) -> socket.socket:
+def application(control: Control) -> web.Application:
+    """Return all routes of the socket."""
+    made = web.Application(middlewares=[errors_as_json], client_max_size=LARGEST_BODY)
+    for add_routes in GROUPS:
+        add_routes(made, control)
+    made.router.add_get("/v1", _list)
+    return made
+
+
+async def _list(request: web.Request) -> web.Response:
+    """List what can be asked for."""
+    routes = [
+        {
+            "method": route.method,
+            "path": route.resource.canonical if route.resource else "",
+            "does": (inspect.getdoc(route.handler) or "").partition("\n")[0],
+        }
+        for route in request.app.router.routes()
+        if route.method != "HEAD"
+    ]
+    return json_response({"api": 1, "lbfwd": __version__, "routes": routes})
+
+
+def _bind(path: Path, group: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)  # of one who died; the directory's lock is ours
         sock.bind(str(path))
-        os.chmod(path, 0o600)  # nobody connects before: it does not listen yet
+        # Nobody connects before its mode is right: it does not listen yet.
+        os.chown(path, -1, grp.getgrnam(group).gr_gid if group else os.getegid())
+        os.chmod(path, 0o660 if group else 0o600)
+    except KeyError:
+        sock.close()
+        raise SupervisorError(
+            f'[admin] group = "{group}": this machine has no such group'
+        ) from None
     except OSError as error:
         sock.close()
         raise SupervisorError(f"admin socket {path}: {error.strerror or error}") from error
     return sock
-
-
-def _application(control: Control) -> web.Application:
-    async def status(_request: web.Request) -> web.Response:
-        answer = await control.status()
-        return web.Response(text=answer.model_dump_json(), content_type="application/json")
-
-    async def reload(_request: web.Request) -> web.Response:
-        return _json(asdict(await control.reload()))
-
-    application = web.Application(middlewares=[_errors_as_json])
-    application.router.add_get("/status", status)
-    application.router.add_post("/reload", reload)
-    return application
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """422: a bad configuration; 409: a good one that needs a restart; 500: it did not work."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return _json({"error": f"{request.method} {request.path}: {error.reason}"}, error.status)
-    except ConfigError as error:
-        code = 409 if isinstance(error, NeedsRestart) else 422
-        return _json({"problems": [asdict(problem) for problem in error.problems]}, code)
-    except SupervisorError as error:
-        return _json({"error": str(error)}, 500)
-    except Exception as error:
-        log.get().exception("request_failed", method=request.method, path=request.path)
-        return _json({"error": repr(error)}, 500)
-
-
-def _json(body: object, status: int = 200) -> web.Response:
-    return web.json_response(body, status=status, dumps=json.dumps)

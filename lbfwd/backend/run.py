@@ -125,4 +125,4 @@ def _sync(parts: tuple[Part, ...]) -> None:
         try:
             part.sync()
         except BackendError as error:  # tried again at the next event
-            log.error("not_kept", part=type(part).__name__, reason=str(error))
+            log.error("part_not_kept", part=type(part).__name__, reason=str(error))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 DEFAULT_RUNTIME_DIR = "/run/lbfwd"
+LONGEST_CHANGE_S = 600.0  # workers are replaced one after another
 
 
 def add_runtime_dir(parser: argparse.ArgumentParser) -> None:
@@ -21,18 +22,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
-def ask(args: argparse.Namespace, method: str, path: str, show: Callable[[bytes], None]) -> int:
+def change(args: argparse.Namespace, path: str, body: object, show: Callable[[bytes], None]) -> int:
+    """Ask the admin socket for a change, which may take its time, as ``ask`` does."""
+    return ask(args, "POST", path, show, body, LONGEST_CHANGE_S)
+
+
+def ask(  # noqa: PLR0913, PLR0917 - a request, and what becomes of its answer
+    args: argparse.Namespace,
+    method: str,
+    path: str,
+    show: Callable[[bytes], None],
+    body: object = None,
+    timeout_s: float = 30.0,
+) -> int:
     """Ask the admin socket; print the answer as JSON, or have it shown. Returns the exit code."""
     from lbfwd.api.client import ApiError, request
     from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
     try:
-        body = request(Path(args.runtime_dir) / ADMIN_SOCKET, method, path)
+        socket = Path(args.runtime_dir) / ADMIN_SOCKET
+        answer = request(socket, method, path, body, timeout_s)
     except ApiError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return 1
     if args.json:
-        print(body.decode())
+        print(answer.decode())
     else:
-        show(body)
+        show(answer)
     return 0

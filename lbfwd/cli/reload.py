@@ -2,21 +2,62 @@
 
 import argparse
 import json
+import math
 
-from lbfwd.cli.ask import add_options, ask
+from lbfwd.cli.ask import add_options, change
 
 HELP = "Make the running lbfwd read its configuration again; a bad one changes nothing."
 
-configure = add_options
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.add_argument(
+        "--max-moved",
+        metavar="PERCENT",
+        type=_percent,
+        help="refuse when more buckets of a service would move: 5%%",
+    )
+    parser.add_argument(
+        "--confirm",
+        metavar="SECONDS",
+        type=_seconds,
+        help="go back by itself after so long, unless 'lbfwd confirm' comes",
+    )
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Reload and print what changed."""
-    return ask(args, "POST", "/reload", _show)
+    body = {"max_moved": args.max_moved, "confirm_s": args.confirm}
+    code = change(args, "/v1/reload", body, show)
+    if code == 0 and args.confirm is not None and not args.json:
+        print(f"goes back in {args.confirm:g} s unless confirmed: lbfwd confirm")
+    return code
 
 
-def _show(body: bytes) -> None:
+def show(body: bytes) -> None:
+    """Print what a reload changed."""
     answer = json.loads(body)
-    for change in answer["changes"]:
-        print(f"{change['key']}: {change['old']} -> {change['new']}")
+    for item in answer["changes"]:
+        print(f"{item['key']}: {item['old']} -> {item['new']}")
     print(f"reloaded: generation {answer['generation']}, {len(answer['changes'])} changes")
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: a percentage from 0% to 100%")
+    return value / 100
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}: seconds, more than 0 and at most 86400")
+    return value

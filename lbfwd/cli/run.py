@@ -10,6 +10,7 @@ from lbfwd.cli.ask import add_runtime_dir
 HELP = "Forward the VIPs' packets to their backends until SIGTERM or SIGINT."
 
 DEFAULT_CONFIG = "/etc/lbfwd/lbfwd.toml"
+DEFAULT_STATE_DIR = "/var/lib/lbfwd"
 _FLAG = "workers."
 
 
@@ -21,6 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-c", "--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s"
     )
     add_runtime_dir(parser)
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        default=DEFAULT_STATE_DIR,
+        help="for what survives a restart, such as drained backends (default: %(default)s)",
+    )
     group = parser.add_argument_group(
         "workers", "each overrides the key of [workers], but not that of a [[worker]]"
     )
@@ -39,12 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
     import uvloop
 
+    from lbfwd.api import readonly
     from lbfwd.api.server import admin_socket
     from lbfwd.config import ConfigError
     from lbfwd.supervisor.errors import SupervisorError
-    from lbfwd.supervisor.run import serve
+    from lbfwd.supervisor.run import Directories, Doors, serve
 
-    main = serve(Path(args.config), overrides(args), Path(args.runtime_dir), admin_socket)
+    doors = Doors(admin_socket, readonly.runner)
+    directories = Directories(Path(args.runtime_dir), Path(args.state_dir))
+    main = serve(Path(args.config), overrides(args), directories, doors)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lbfwd.cli.ask import add_options, ask
+from lbfwd.cli.text import age, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ configure = add_options
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    return ask(args, "GET", "/status", _show)
+    return ask(args, "GET", "/v1/status", _show)
 
 
 def _show(body: bytes) -> None:
@@ -39,7 +40,7 @@ def render(status: "Status") -> "Iterator[RenderableType]":
     """Return the parts to print, in order."""
     yield (
         f"lbfwd {status.version} on {status.node}: generation {status.generation}, "
-        f"up {_duration(status.uptime_s)}, pid {status.pid}, {status.config_file}"
+        f"up {duration(status.uptime_s)}, pid {status.pid}, {status.config_file}"
     )
     yield _workers(status)
     yield _interfaces(status)
@@ -103,12 +104,13 @@ def _services(status: "Status") -> "RenderableType":
             service.pool,
             service.packets,
             service.bytes,
+            service.flows,
             service.fingerprint,
         )
         for service in status.services
     ]
-    names = ["service", "vip", "protocol", "port", "pool", "packets", "bytes", "fingerprint"]
-    return _table("services", names, rows)
+    names = "service vip protocol port pool packets bytes flows fingerprint"
+    return _table("services", names.split(), rows)
 
 
 def _pool(pool: "PoolStatus") -> "RenderableType":
@@ -116,23 +118,36 @@ def _pool(pool: "PoolStatus") -> "RenderableType":
         (
             backend.name,
             backend.address,
-            backend.weight,
+            _weight(backend),
             f"{backend.slots / pool.table_size:.1%}",
-            _state(backend),
+            _condition(backend),
+            f"{backend.probe.duration_ms:.1f} ms" if backend.probe else "-",
             ", ".join(f"{hop.gateway} on {hop.interface}" for hop in backend.hops) or "-",
             backend.packets,
             backend.bytes,
+            backend.flows,
         )
         for backend in pool.backends
     ]
-    names = ["backend", "address", "weight", "share", "state", "next hop", "packets", "bytes"]
+    names = [
+        "backend", "address", "weight", "share", "state", "probe", "next hop", "packets", "bytes",
+        "flows",
+    ]  # fmt: skip
     return _table(f"pool {pool.name} (table of {pool.table_size})", names, rows)
 
 
-def _state(backend: "BackendStatus") -> str:
-    if not backend.usable:
-        return f"unusable: {backend.reason}"
-    return f"usable; {backend.reason}" if backend.reason else "usable"
+def _weight(backend: "BackendStatus") -> str:
+    if backend.weight_in_force in (0, backend.weight):
+        return str(backend.weight)
+    return f"{backend.weight_in_force:g} of {backend.weight}"
+
+
+def _condition(backend: "BackendStatus") -> str:
+    """Return the condition, for how long it has been so, and why."""
+    condition = f"{backend.condition} for {age(backend.since)}"
+    return "; ".join(
+        filter(None, dict.fromkeys((condition, backend.health_reason, backend.reason)))
+    )
 
 
 def _drops(status: "Status") -> "RenderableType":
@@ -162,10 +177,3 @@ def _table(
     for row in rows:
         table.add_row(*map(str, row))
     return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return (f"{days} d " if days else "") + f"{hour:02}:{minute:02}:{second:02}"

@@ -109,7 +109,7 @@ class Node:
     def status(self) -> Status:
         """Ask the admin socket. Raises LabError."""
         try:
-            return Status.model_validate_json(request(DEFAULT / ADMIN_SOCKET, "GET", "/status"))
+            return Status.model_validate_json(request(DEFAULT / ADMIN_SOCKET, "GET", "/v1/status"))
         except ApiError as error:
             self._service.check()
             raise LabError(str(error)) from error

@@ -1,6 +1,8 @@
 """Work in threads and subprocesses that a cancellation must not leave behind half done."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -8,6 +10,13 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+NICE = 10
+
+
+def be_nice() -> None:
+    """Let this thread, and no other, give way: building tables must not take a worker's core."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:

@@ -5,6 +5,10 @@ class SupervisorError(Exception):
     """The supervisor cannot go on with what it was asked; the text says why."""
 
 
+class Refused(SupervisorError):  # noqa: N818 - the name says what happened
+    """What was asked cannot be done as things are; nothing was changed, and the text says why."""
+
+
 class WorkerError(SupervisorError):
     """A worker did not do what it was asked; the text says what and why."""
 

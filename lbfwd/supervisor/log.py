@@ -1,13 +1,16 @@
 """Logging: structlog, human-readable on a terminal, one JSON object a line otherwise.
 
 Event names are stable (snake_case) and stand for one fact each; what varies is in the keys.
-Secrets are never passed to the log: the configuration's hash_key hides itself.
+docs/events.md lists them. Secrets are never passed to the log: the configuration's hash_key hides
+itself.
 """
 
 import sys
 from typing import Any
 
 import structlog
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict
 
 Log = structlog.typing.FilteringBoundLogger
@@ -34,10 +37,12 @@ def get() -> Log:
 
 
 def _renderers(terminal: bool) -> list[Any]:
+    # Tracebacks are without local variables, structlog's default: the hash key may be among them.
     if terminal:
-        return [structlog.dev.ConsoleRenderer()]
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(exception_formatter=plain, sort_keys=False)]
     return [
-        structlog.processors.dict_tracebacks,
+        ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         _head_first,
         structlog.processors.JSONRenderer(default=str),
     ]

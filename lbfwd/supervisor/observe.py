@@ -3,14 +3,19 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from lbfwd import __version__, maglev
-from lbfwd.config import Config
-from lbfwd.forwarding import Forwarding, PoolState, ServiceState, fingerprints
+from lbfwd.config import Config, Pool
+from lbfwd.forwarding import Forwarding, Member, PoolState, ServiceState, fingerprints
+from lbfwd.health.judge import scale
+from lbfwd.health.standing import BackendKey, Standing
+from lbfwd.health.verdict import Verdict
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.blocking import in_thread
+from lbfwd.supervisor.census import Census, Flows
 from lbfwd.supervisor.devices import TxDrops, read_tx_drops
 from lbfwd.supervisor.ports import Ports
 from lbfwd.supervisor.reconcile import Parts, Reconciler, View
@@ -20,15 +25,30 @@ from lbfwd.supervisor.status import (
     HopStatus,
     InterfaceStatus,
     PoolStatus,
+    ProbeStatus,
     RingStatus,
     ServiceStatus,
     Status,
     WorkerStatus,
 )
 from lbfwd.supervisor.workers import Slot
-from lbfwd.tables import Count, Tables, Totals
+from lbfwd.tables import Count, Counts, FlowCount, FlowKey, Tables, Totals
 
 NOTHING = Count(packets=0, bytes=0)
+UNJUDGED = Standing("checking", 0, False, "", 0.0)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What pools and backends look like, seen at one moment."""
+
+    config: Config
+    state: State
+    view: View
+    totals: Totals
+    flows: Flows
+    standings: Mapping[BackendKey, Standing]
+    verdicts: Mapping[BackendKey, Verdict]
 
 
 class Observer:
@@ -40,18 +60,21 @@ class Observer:
         self._started = datetime.now(UTC)
         self._reconciler = reconciler
         self._parts = parts
+        self._census = Census(parts)
         self._fingerprinted: Forwarding | None = None
         self._fingerprints: dict[str, str] = {}
 
     async def observe(self) -> Status:
         """Return everything as it is now."""
-        parts, reconciler = self._parts, self._reconciler
-        parts.ports.count()
-        config, state, view = reconciler.config, reconciler.state, reconciler.view
-        totals = await in_thread(parts.tables_thread, parts.tables.totals)
-        drops = await in_thread(None, read_tx_drops)
-        services = await in_thread(None, self._services, state, totals) if state else ()
-        pools = await in_thread(None, _pools, state, view, totals) if state else ()
+        reconciler = self._reconciler
+        config, state = reconciler.config, reconciler.state
+        totals = await self._totals()
+        services: tuple[ServiceStatus, ...] = ()
+        pools: tuple[PoolStatus, ...] = ()
+        if state:
+            scene = await self._scene(state, totals)
+            services = await in_thread(None, self._services, scene)
+            pools = await in_thread(None, _pools, scene)
         return Status(
             version=__version__,
             node=config.node.name,
@@ -60,23 +83,76 @@ class Observer:
             started=self._started,
             uptime_s=(datetime.now(UTC) - self._started).total_seconds(),
             generation=reconciler.generation,
-            workers=tuple(_worker(slot, parts.tables, parts.ports) for slot in parts.crew.slots),
-            interfaces=tuple(_interfaces(config, view, parts.ports, drops)),
+            workers=self.workers(),
+            interfaces=await self.interfaces(),
             services=services,
             pools=pools,
             drops=totals.drops,
             events=totals.events,
         )
 
-    def _services(self, state: State, totals: Totals) -> tuple[ServiceStatus, ...]:
-        """Blocks: fingerprints are digests over whole pools, so they are made once a generation."""
-        forwarding = state.forwarding
+    async def counts(self) -> Counts:
+        """Return the counters, read beside what the tables' thread does meanwhile."""
+        tables = self._parts.tables
+        tenants = await in_thread(self._parts.tables_thread, tables.tenants)
+        return await in_thread(None, tables.counts, tenants)
+
+    async def _totals(self) -> Totals:
+        return await in_thread(None, (await self.counts()).totals)
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """Return the workers and their rings as they are now."""
+        ports, tables = self._parts.ports, self._parts.tables
+        ports.count()
+        return tuple(_worker(slot, tables, ports) for slot in self._parts.crew.slots)
+
+    async def interfaces(self) -> tuple[InterfaceStatus, ...]:
+        """Return the interfaces that packets come in or leave on."""
+        drops = await in_thread(None, read_tx_drops)
+        reconciler = self._reconciler
+        return tuple(_interfaces(reconciler.config, reconciler.view, self._parts.ports, drops))
+
+    async def backend(self, pool: str, name: str) -> BackendStatus | None:
+        """Return one backend as it is now; None: there is no such."""
+        state = self._reconciler.state
+        if state is None:
+            return None
+        totals = await self._totals()
+        found = await in_thread(None, _pools, await self._scene(state, totals), pool)
+        return next((b for p in found for b in p.backends if b.name == name), None)
+
+    async def fingerprint(self, service: str) -> str:
+        """Return a service's fingerprint; empty: there is no such."""
+        state = self._reconciler.state
+        return (await self.fingerprints(state.forwarding)).get(service, "") if state else ""
+
+    async def fingerprints(self, forwarding: Forwarding) -> Mapping[str, str]:
+        """Return the fingerprints of a state's services."""
+        return await in_thread(None, self._fingerprints_of, forwarding)
+
+    async def flows(self) -> Mapping[FlowKey, FlowCount]:
+        """Return the live flows by service and backend. Raises OSError."""
+        state = self._reconciler.state
+        return (await self._census.flows(state.forwarding.flow_times)).by_both if state else {}
+
+    async def _scene(self, state: State, totals: Totals) -> _Scene:
+        reconciler, watch = self._reconciler, self._parts.watch
+        flows = await self._census.flows(state.forwarding.flow_times)
+        standings = watch.standings, watch.verdicts()
+        return _Scene(reconciler.config, state, reconciler.view, totals, flows, *standings)
+
+    def _services(self, scene: _Scene) -> tuple[ServiceStatus, ...]:
+        digests = self._fingerprints_of(scene.state.forwarding)
+        return tuple(
+            _service(service, digests[service.name], scene)
+            for service in scene.state.forwarding.services
+        )
+
+    def _fingerprints_of(self, forwarding: Forwarding) -> dict[str, str]:
+        """Blocks: they are digests over whole pools, so they are made once a generation."""
         if self._fingerprinted is not forwarding:
             self._fingerprints, self._fingerprinted = fingerprints(forwarding), forwarding
-        return tuple(
-            _service(service, self._fingerprints[service.name], totals)
-            for service in forwarding.services
-        )
+        return self._fingerprints
 
 
 def _worker(slot: Slot, tables: Tables, ports: Ports) -> WorkerStatus:
@@ -138,8 +214,9 @@ def _interface(
     )
 
 
-def _service(service: ServiceState, digest: str, totals: Totals) -> ServiceStatus:
-    count = totals.services.get(service.name, NOTHING)
+def _service(service: ServiceState, digest: str, scene: _Scene) -> ServiceStatus:
+    count = scene.totals.services.get(service.name, NOTHING)
+    key = service.vip, service.protocol, service.port
     return ServiceStatus(
         name=service.name,
         vip=service.vip,
@@ -150,45 +227,62 @@ def _service(service: ServiceState, digest: str, totals: Totals) -> ServiceStatu
         fingerprint=digest,
         packets=count.packets,
         bytes=count.bytes,
+        flows=scene.flows.by_service.get(key, 0),
     )
 
 
-def _pools(state: State, view: View, totals: Totals) -> tuple[PoolStatus, ...]:
+def _pools(scene: _Scene, only: str | None = None) -> tuple[PoolStatus, ...]:
     """Blocks: counting a table's slots takes some 10 ms for 65,537 of them."""
+    configured = {pool.name: pool for pool in scene.config.pools}
     return tuple(
         PoolStatus(
             name=pool.name,
             table_size=pool.table_size,
-            backends=_backends(pool, state, view, totals),
+            backends=_backends(pool, configured.get(pool.name), scene),
         )
-        for pool in state.forwarding.pools
+        for pool in scene.state.forwarding.pools
+        if only in (None, pool.name)
     )
 
 
-def _backends(
-    pool: PoolState, state: State, view: View, totals: Totals
-) -> tuple[BackendStatus, ...]:
+def _backends(pool: PoolState, configured: Pool | None, scene: _Scene) -> tuple[BackendStatus, ...]:
     weights = tuple(member.effective_weight for member in pool.members)
     slots = _shares(tuple(member.name for member in pool.members), weights, pool.table_size)
-    backends = []
-    for member, won in zip(pool.members, slots, strict=True):
-        key = (pool.name, member.name)
-        resolution = view.resolutions.get(member.address, UNKNOWN)
-        count = totals.backends.get(key, NOTHING)
-        backends.append(
-            BackendStatus(
-                name=member.name,
-                address=member.address,
-                weight=member.weight,
-                usable=key in state.usable,
-                reason=state.unusable.get(key, resolution.reason),
-                slots=won,
-                hops=_hops(resolution),
-                packets=count.packets,
-                bytes=count.bytes,
-            )
-        )
-    return tuple(backends)
+    asked = {backend.name: backend.weight for backend in configured.backends} if configured else {}
+    parts = scale(configured) if configured else 1
+    return tuple(
+        _backend(pool.name, member, asked.get(member.name, member.weight), won, parts, scene)
+        for member, won in zip(pool.members, slots, strict=True)
+    )
+
+
+def _backend(  # noqa: PLR0913, PLR0917 - what a row is made of
+    pool: str, member: Member, weight: int, slots: int, parts: int, scene: _Scene
+) -> BackendStatus:
+    key = (pool, member.name)
+    resolution = scene.view.resolutions.get(member.address, UNKNOWN)
+    count = scene.totals.backends.get(key, NOTHING)
+    standing, verdict = scene.standings.get(key, UNJUDGED), scene.verdicts.get(key)
+    probe = verdict and ProbeStatus(
+        outcome=verdict.last.name, duration_ms=round(verdict.last.duration_s * 1000, 3)
+    )
+    return BackendStatus(
+        name=member.name,
+        address=member.address,
+        weight=weight,
+        condition=standing.condition,
+        since=datetime.fromtimestamp(standing.since, UTC),
+        weight_in_force=member.effective_weight / parts,
+        health_reason=standing.reason or (verdict.reason if verdict else ""),
+        probe=probe,
+        usable=key in scene.state.usable,
+        reason=scene.state.unusable.get(key, resolution.reason),
+        slots=slots,
+        hops=_hops(resolution),
+        packets=count.packets,
+        bytes=count.bytes,
+        flows=scene.flows.by_backend.get((pool, member.name, member.address), 0),
+    )
 
 
 def _hops(resolution: Resolution) -> tuple[HopStatus, ...]:

@@ -8,8 +8,12 @@ from pydantic import BaseModel
 from lbfwd.config import Config, ConfigError, Problem
 
 ABSENT = "absent"
-# Worker processes, their cores and their rings are made once, at the start.
-RESTART_KEYS = ("workers.", "worker ")
+# Sizes of files and rooms that every process has mapped, and what is opened once, at the start.
+NODE_KEYS = ("workers.flows", "admin.")
+# What makes processes or rings anew, without a packet lost (handover.py, workers.Crew.renew).
+WORKER_KEYS = ("workers.", "worker ")
+FANOUT = "workers.fanout"  # a program, that is replaced
+CPUS = "workers.cpus"
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a reload does, and what of it only a restart can do."""
+    """What a reload does: ``restart`` of it only a restart of lbfwd can do.
+
+    ``workers``: for these it replaces worker processes or rings, one after another.
+    """
 
     changes: tuple[Change, ...]
-    restart: tuple[Change, ...]
+    restart: tuple[Change, ...] = ()
+    workers: tuple[Change, ...] = ()
 
     def problems(self, file: str) -> tuple[Problem, ...]:
         """Return why this cannot be applied to a running node."""
@@ -47,8 +55,16 @@ class NeedsRestart(ConfigError):  # noqa: N818 - the name says what is needed
 def plan(old: Config, new: Config) -> Plan:
     """Compare two configurations; things with names are matched by name, so order says nothing."""
     changes = tuple(_differences("", old, new))
-    restart = tuple(change for change in changes if change.key.startswith(RESTART_KEYS))
-    return Plan(changes=changes, restart=restart)
+    fixed: tuple[str, ...] = NODE_KEYS
+    if len(old.workers.cpus) != len(new.workers.cpus):
+        fixed = (*fixed, CPUS)
+    restart = tuple(change for change in changes if change.key.startswith(fixed))
+    workers = tuple(
+        change
+        for change in changes
+        if change.key.startswith(WORKER_KEYS) and change.key != FANOUT and change not in restart
+    )
+    return Plan(changes, restart, workers)
 
 
 def _differences(key: str, old: object, new: object) -> Iterator[Change]:

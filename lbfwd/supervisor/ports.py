@@ -1,19 +1,30 @@
 """All rings of this node: which interfaces have them, under which index, opened and closed."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from lbfwd.config import IPAddress
-from lbfwd.net.fanout import fanout_program
+from lbfwd.net.fanout import fanout_program, succeeding_members
 from lbfwd.net.links import Link
 from lbfwd.ring import MAX_RX, MAX_TX
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import describe
 from lbfwd.supervisor.process import Attachment
-from lbfwd.supervisor.rings import Receiver, SettingsByCpu, Transmitter
+from lbfwd.supervisor.rings import (
+    Receiver,
+    SettingsByCpu,
+    Transmitter,
+    rx_shape,
+    tx_shape,
+)
 
 RingSet = TypeVar("RingSet", Receiver, Transmitter)
+
+# A block's timer may be late by two jiffies on kernels before 6.18.
+LATE_RETIRE_S = 0.02
 
 
 class Ports:
@@ -37,16 +48,82 @@ class Ports:
         """
         failed: list[str] = []
         for link in receive:
-            if link.up and not any(rx.link.ifindex == link.ifindex for rx in self.receivers):
-                failed += await self._open(link, self.receivers, MAX_RX, Receiver.open)
+            present = [rx for rx in self.receivers if rx.link.ifindex == link.ifindex]
+            if link.up and not any(rx.shape == rx_shape(self._settings) for rx in present):
+                opener = partial(Receiver.open, group=present[0].group if present else None)
+                failed += await self._open(link, self.receivers, MAX_RX, opener)
         for link in send:
-            if not any(tx.serves(link) for tx in self.transmitters):
+            if not any(tx.serves(link, tx_shape(self._settings)) for tx in self.transmitters):
                 failed += await self._open(link, self.transmitters, MAX_TX, Transmitter.open)
         return tuple(failed)
 
+    @property
+    def shape(self) -> tuple[SettingsByCpu, str]:
+        """How rings are to be made and packets to be spread; ``open`` makes those that differ."""
+        return self._settings, self._fanout
+
+    async def restore(self, settings: SettingsByCpu, fanout: str) -> None:
+        """Go back to a shape; rings of the other one that have no packets yet are closed."""
+        await self.close([new for _old, new in self.successions()])
+        self.reshape(settings, fanout)
+
+    def reshape(self, settings: SettingsByCpu, fanout: str) -> None:
+        """Have the next passes make the rings anew where they differ, and spread packets so."""
+        if fanout != self._fanout:
+            self._steered.clear()
+        self._settings, self._fanout = settings, fanout
+
+    def successions(self) -> list[tuple[Receiver, Receiver]]:
+        """Return RX rings of another shape than is wanted, each with those made in their place."""
+        wanted = rx_shape(self._settings)
+        new = {rx.link.ifindex: rx for rx in self.receivers if rx.shape == wanted}
+        return [
+            (rx, new[rx.link.ifindex])
+            for rx in self.receivers
+            if rx.shape != wanted and rx.link.ifindex in new
+        ]
+
+    async def redirect(self, old: Receiver, new: Receiver, alive: Collection[int]) -> None:
+        """Lead packets from rings to their successors. Raises OSError.
+
+        When it returns nothing comes into the old ones any more, and the workers can have all that
+        is in them: a program that was replaced is out of use (synchronize_net in the kernel's
+        fanout_set_data), and the last block's timer has fired (it looks at a block twice).
+        """
+        await self._steer(old, alive, succeeding_members(len(self._settings), 0))
+        await asyncio.sleep(2 * old.longest_retire_ms / 1000 + LATE_RETIRE_S)
+        self.count()
+        new.succeed(old)
+        self.forget([old])
+
+    async def replace(self, old: Receiver, new: Receiver, alive: Collection[int]) -> None:
+        """Close rings that no worker has any more; their successors get their places in the group.
+
+        Raises OSError.
+        """
+        slots = len(self._settings)
+        try:
+            for gone in range(slots):
+                await self._steer(new, alive, succeeding_members(slots, gone))
+                await in_thread(None, old.leave, slots - 1 - gone)
+            await self._steer(new, alive, tuple(range(slots)))
+            self._steered[new] = frozenset(alive)
+        finally:
+            await self.close([old])
+
+    async def _steer(self, rx: Receiver, alive: Collection[int], members: Sequence[int]) -> None:
+        program = fanout_program(self._fanout, tuple(self._settings), alive, members)
+        await in_thread(None, rx.steer, program)
+
     def attachments(self) -> tuple[Attachment, ...]:
-        """Return what the workers are to use."""
-        rings: tuple[Receiver | Transmitter, ...] = (*self.receivers, *self.transmitters)
+        """Return what the workers are to use.
+
+        RX rings that are to succeed others come when those are empty: a flow's packets stay in
+        order.
+        """
+        waiting = [new for _old, new in self.successions()]
+        receivers = [rx for rx in self.receivers if rx not in waiting]
+        rings: tuple[Receiver | Transmitter, ...] = (*receivers, *self.transmitters)
         return tuple(ring.attachment for ring in rings)
 
     def tx_indexes(self) -> dict[int, int]:

@@ -61,18 +61,37 @@ class WorkerProcess:
         self._channel: socket.socket | None = None
         self._pidfd = -1
         self._dead = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._forwards = False
         self.identity: ProcessId | None = None
 
-    async def start(self, wanted: Callable[[], Sequence[Attachment]]) -> None:
-        """Start the process, hand it the rings and let it forward. Raises WorkerError."""
+    async def appear(self) -> None:
+        """Start the process, which then waits for its first order. Raises WorkerError."""
         async with self._lock:
             await self._start_process()
+            await self._ask({"op": "hello"}, START_S)
+
+    async def start(self, wanted: Callable[[], Sequence[Attachment]]) -> None:
+        """Start the process (if need be), hand it the rings and let it forward. Raises WorkerError.
+
+        The slot's last worker has ended: two would write the same shared memory.
+        """
+        async with self._lock:
+            if self._process is None:
+                await self._start_process()
             orders = self._orders
             start = {"op": "start", "slot": orders.slot, "cpu": orders.cpu}
             start["busy_poll_us"] = orders.busy_poll_us
             await self._ask(start, START_S, orders.files)
             await self._align(wanted())
             await self._ask({"op": "go"}, REPLY_S)
+            self._forwards = True
+            self._settled.set()
+
+    async def settled(self) -> bool:
+        """Wait until it forwards or has ended. Returns whether it forwards."""
+        await self._settled.wait()
+        return self._forwards and not self._dead.is_set()
 
     async def align(self, wanted: Callable[[], Sequence[Attachment]]) -> None:
         """Make the worker's rings the wanted ones. Waits for a start. Raises WorkerError."""
@@ -93,6 +112,15 @@ class WorkerProcess:
         """Send a signal, if there still is a process."""
         if self._pidfd >= 0 and not self._dead.is_set():
             signal.pidfd_send_signal(self._pidfd, signum)
+
+    async def retire(self, grace_s: float) -> None:
+        """Have the process end itself between two bursts; whoever waits in ``ended`` buries it."""
+        self.kill(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._dead.wait()
+        except TimeoutError:
+            self.kill()
 
     async def end(self, grace_s: float) -> bool:
         """SIGTERM, then SIGKILL after ``grace_s``. Returns whether SIGTERM was enough."""
@@ -144,6 +172,7 @@ class WorkerProcess:
     def _on_death(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self._dead.set()
+        self._settled.set()
 
     def _close(self) -> None:
         os.close(self._pidfd)

@@ -7,22 +7,25 @@ rings of an interface are closed only after no worker refers to them.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbfwd.config import Config, IPAddress
+from lbfwd.health.standing import BackendKey
 from lbfwd.net import guard
 from lbfwd.net.links import Link
 from lbfwd.net.resolve import Net, Resolution
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread, uninterrupted
-from lbfwd.supervisor.errors import SupervisorError, describe
+from lbfwd.supervisor.errors import SupervisorError, WorkerError, describe
+from lbfwd.supervisor.handover import hand_over
 from lbfwd.supervisor.ports import Ports
 from lbfwd.supervisor.rings import Receiver, Transmitter
-from lbfwd.supervisor.state import BackendKey, State, derive
+from lbfwd.supervisor.state import State, derive, unreachable
+from lbfwd.supervisor.watch import Watch
 from lbfwd.supervisor.workers import Crew
 from lbfwd.tables import Tables, TablesError
 
@@ -33,6 +36,12 @@ ACKNOWLEDGE_POLL_S = 0.001
 UNGUARD_TRIES = 5  # an impatient Ctrl-C reaches the whole process group, and kills nft
 SETTLE_S = 1.0  # for the kernel to resolve neighbours that nobody asked for before
 SETTLE_POLL_S = 0.05
+_EVENTS = {
+    "up": "interface_up",
+    "down": "interface_down",
+    "unsuitable": "interface_unsuitable",
+    "gone": "interface_gone",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,12 @@ class Parts:
     tables_thread: Executor
     crew: Crew
     ports: Ports
+    watch: Watch
+
+
+def addresses_of(config: Config) -> frozenset[IPAddress]:
+    """Return the addresses of all backends: of a hundred thousand, not at every pass."""
+    return frozenset(backend.address for pool in config.pools for backend in pool.backends)
 
 
 class Alarm:
@@ -122,6 +137,11 @@ class Reconciler:
         self._parts = parts
         self._crew = parts.crew
         self._ports = parts.ports
+        self._watch = parts.watch
+        self._reach: tuple[Config, View, Mapping[int, int]] | None = None
+        self._unreachable: Mapping[BackendKey, str] = {}
+        self._addressed: Config | None = None
+        self._addresses: Set[IPAddress] = frozenset()
         self._lock = asyncio.Lock()
         self._alarm = alarm
         self._guarded: tuple[tuple[int, ...], frozenset[IPAddress]] | None = None
@@ -141,12 +161,16 @@ class Reconciler:
                 self._ports.count()
                 self._alarm.suspect()
             async with self._lock:
-                self._note_failures(await self._try_pass())
+                self._note_failures(await self._attempt(self._pass()))
 
     async def prepare(self, config: Config) -> None:
-        """Open rings and publish. Raises SupervisorError, OSError or TablesError."""
+        """Open rings and publish, once backends have been asked whether they are well.
+
+        Raises SupervisorError, OSError or TablesError.
+        """
         await self._look(config)
         await self._settle(config)
+        await self._watch.prepare(config, self.config)
         if failed := await self._open(config):
             raise SupervisorError("; ".join(failed))
         await self._publish(config)
@@ -160,17 +184,38 @@ class Reconciler:
         await self._guard(config, verify=suspicious)
         await self._ports.steer(self._crew.alive())
         await self._ports.admit({service.vip for service in config.services})
+        await hand_over(self._ports, self._crew)
 
     async def apply(self, config: Config) -> None:
         """Take up another configuration as a whole, or raise and go on with the present one."""
         async with self._lock:
+            before = self._ports.shape
+            settings = config.settings_by_cpu
             try:
+                await self._crew.renew(settings)
+                self._ports.reshape(settings, config.workers.fanout)
                 await self.prepare(config)
                 await self.expose(config)
             except Exception:
+                await self._ports.restore(*before)
+                with contextlib.suppress(WorkerError):
+                    await self._crew.renew(before[0])
+                await self._watch.settle(self.config, taken_up=False)
                 self._alarm.ring(suspicious=True)
                 raise
             self.config = config
+            await self._watch.settle(config, taken_up=True)
+
+    async def republish(self) -> None:
+        """Publish what backends' standings have become, by what is known of the network.
+
+        What fails is logged and tried again.
+        """
+        async with self._lock:
+            failed = await self._attempt(self._publish(self.config))
+            if failed:
+                self._note_failures(failed)
+                self._alarm.ring()
 
     async def unguard(self) -> None:
         """Take the guard away, if we have put it there."""
@@ -186,20 +231,23 @@ class Reconciler:
                 return
         self._log.error("guard_remains", reason=reason)
 
-    async def _try_pass(self) -> tuple[str, ...]:
-        """Run a pass; returns what failed. The data plane goes on without us: nothing is raised."""
+    async def _pass(self) -> tuple[str, ...]:
+        await self._look(self.config)
+        failed = await self._open(self.config)
+        await self._publish(self.config)
+        await self.expose(self.config)
+        return failed
+
+    async def _attempt(self, work: Awaitable[tuple[str, ...] | None]) -> tuple[str, ...]:
+        """Return what failed. The data plane goes on without us: nothing is raised."""
         try:
-            await self._look(self.config)
-            failed = await self._open(self.config)
-            await self._publish(self.config)
-            await self.expose(self.config)
+            return await work or ()
         except (OSError, SupervisorError, TablesError, NetlinkError, guard.GuardError) as error:
             return (describe(error),)
         except Exception as error:
             if repr(error) not in self._failed:
                 self._log.exception("reconcile_crashed")
             return (repr(error),)
-        return failed
 
     def _note_failures(self, failed: tuple[str, ...]) -> None:
         for reason in failed:
@@ -211,10 +259,13 @@ class Reconciler:
 
     async def _look(self, config: Config) -> None:
         net, thread = self._parts.net, self._parts.net_thread
-        backends = {backend.address for pool in config.pools for backend in pool.backends}
+        if self._addressed is not config:
+            self._addresses = await in_thread(thread, addresses_of, config)
+            self._addressed = config
         links = await in_thread(thread, net.links)
-        found = await in_thread(thread, net.resolve, backends, config.node.source)
+        found = await in_thread(thread, net.resolve, self._addresses, config.node.source)
         self.view = View(links, found)
+        await self._watch.look(config, found)
         self._ports.refresh(links)
         self._note_interfaces(config)
 
@@ -239,7 +290,14 @@ class Reconciler:
     async def _publish(self, config: Config) -> None:
         thread, tables = self._parts.tables_thread, self._parts.tables
         tx = self._ports.tx_indexes()
-        state = await in_thread(thread, derive, config, self.view.resolutions, tx)
+        if self._reach != (config, self.view, tx):
+            found = await in_thread(thread, unreachable, config, self.view.resolutions, tx)
+            self._reach, self._unreachable = (config, self.view, tx), found
+        await self._watch.judge(config, self._unreachable)
+        standings = self._watch.standings
+        state = await in_thread(
+            thread, derive, config, self.view.resolutions, tx, standings, self.state
+        )
         before = self.state
         if before is not None and before.forwarding == state.forwarding:
             state = replace(state, forwarding=before.forwarding)  # one object a generation
@@ -247,7 +305,6 @@ class Reconciler:
             self.generation = await in_thread(thread, tables.publish, state.forwarding)
             self._log.info("generation_published", generation=self.generation)
         self.state = state
-        self._note_usable(before.unusable if before else {}, state)
         await self._acknowledged()
 
     async def _acknowledged(self) -> None:
@@ -312,13 +369,5 @@ class Reconciler:
         for name, state in states.items():
             if self._interfaces.get(name) != state:
                 level = self._log.info if state == "up" else self._log.error
-                level(f"interface_{state}", interface=name)
+                level(_EVENTS[state], interface=name)
         self._interfaces = states
-
-    def _note_usable(self, before: Mapping[BackendKey, str], state: State) -> None:
-        # By state, not by reason: a neighbour that is probed in vain changes that all the time.
-        for pool, backend in state.unusable.keys() - before.keys():
-            reason = state.unusable[pool, backend]
-            self._log.warning("backend_unusable", pool=pool, backend=backend, reason=reason)
-        for pool, backend in before.keys() & state.usable:
-            self._log.info("backend_usable", pool=pool, backend=backend)

@@ -23,6 +23,9 @@ T = TypeVar("T")
 SettingsByCpu = Mapping[int, WorkerSettings]
 """What each worker has in force, in the order of the slots."""
 
+Shape = tuple[tuple[object, ...], ...]
+"""What decides how the rings of each slot are made."""
+
 
 @dataclass
 class RingTotals:
@@ -33,20 +36,46 @@ class RingTotals:
     freezes: int = 0
 
 
-class Receiver:
-    """The RX rings of one interface: a fanout group with one member a slot."""
+def rx_shape(settings: SettingsByCpu) -> Shape:
+    """Return what decides how RX rings are made."""
+    return tuple(
+        (cpu, own.ring, own.rx_ring_mib, own.rx_block_kib, own.rx_retire_ms)
+        for cpu, own in settings.items()
+    )
 
-    def __init__(self, link: Link, sockets: Sequence[RxSocket], attachment: Attachment) -> None:
+
+def tx_shape(settings: SettingsByCpu) -> Shape:
+    """Return what decides how TX rings are made."""
+    return tuple((cpu, own.tx_ring_frames, own.qdisc_bypass) for cpu, own in settings.items())
+
+
+class Receiver:
+    """The RX rings of one interface: members of a fanout group, one a slot."""
+
+    def __init__(
+        self,
+        link: Link,
+        sockets: Sequence[RxSocket],
+        attachment: Attachment,
+        group: int | None,
+        shape: Shape,
+    ) -> None:
         """Use ``open``."""
         self.link = link
         self.attachment = attachment
+        self.group = group
+        self.shape = shape
         self.totals = tuple(RingTotals() for _ in sockets)
         self.admits_all = False
         self._sockets = tuple(sockets)
 
     @classmethod
-    def open(cls, link: Link, index: int, settings: SettingsByCpu) -> Self:
+    def open(
+        cls, link: Link, index: int, settings: SettingsByCpu, group: int | None = None
+    ) -> Self:
         """Open, bind and join every member; all of them still drop everything. Blocks.
+
+        ``group``: that of other rings, whose packets these are to take over; None: a new one.
 
         Members may have rings of different kinds: a group asks for one interface and one protocol
         only (net/packet/af_packet.c, fanout_add).
@@ -56,7 +85,6 @@ class Receiver:
         """
         with ExitStack() as undo:
             sockets: list[RxSocket] = []
-            group: int | None = None
             for cpu, own in settings.items():
                 geometry = _rx_geometry(own, link.mtu)
                 opened = _on_core(cpu, RxSocket.open, link.name, link.ifindex, geometry)
@@ -64,11 +92,27 @@ class Receiver:
                 sockets.append(opened)
                 group = opened.join(group)
             undo.pop_all()
-        return cls(link, sockets, _attachment("rx", index, sockets))
+        return cls(link, sockets, _attachment("rx", index, sockets), group, rx_shape(settings))
 
     def steer(self, program: Program) -> None:
         """Set the group's program: which member gets a packet. Blocks."""
         self._sockets[0].set_fanout(encode(program))
+
+    @property
+    def longest_retire_ms(self) -> int:
+        """After so long a block is handed over, however full it is."""
+        return max(opened.geometry.retire_ms for opened in self._sockets)
+
+    def succeed(self, other: "Receiver") -> None:
+        """Go on counting where the rings left off whose packets these take over now."""
+        for own, others in zip(self.totals, other.totals, strict=True):
+            own.packets += others.packets
+            own.drops += others.drops
+            own.freezes += others.freezes
+
+    def leave(self, slot: int) -> None:
+        """Close the slot's member; it leaves the group when no worker has it any more."""
+        self._sockets[slot].close()
 
     def admit(self, vips: Iterable[IPAddress]) -> None:
         """Admit packets to these addresses only; all, where the kernel cannot hold the program."""
@@ -95,8 +139,8 @@ class Receiver:
             total.freezes += new.freezes
 
     def close(self) -> None:
-        """Close every socket."""
-        for opened in self._sockets:
+        """Close every socket, from the last slot down: see ``net.fanout.succeeding_members``."""
+        for opened in reversed(self._sockets):
             opened.close()
 
     def _admit_all(self) -> None:
@@ -112,10 +156,13 @@ class Receiver:
 class Transmitter:
     """The TX rings of one interface."""
 
-    def __init__(self, link: Link, sockets: Sequence[TxSocket], attachment: Attachment) -> None:
+    def __init__(
+        self, link: Link, sockets: Sequence[TxSocket], attachment: Attachment, shape: Shape
+    ) -> None:
         """Use ``open``."""
         self.link = link
         self.attachment = attachment
+        self.shape = shape
         self._sockets = tuple(sockets)
 
     @classmethod
@@ -131,11 +178,12 @@ class Transmitter:
                 undo.callback(opened.close)
                 sockets.append(opened)
             undo.pop_all()
-        return cls(link, sockets, _attachment("tx", index, sockets))
+        return cls(link, sockets, _attachment("tx", index, sockets), tx_shape(settings))
 
-    def serves(self, link: Link) -> bool:
-        """Return whether this is the ring for a link, which may have changed since."""
-        return self.link.ifindex == link.ifindex and self.link.mtu >= link.mtu
+    def serves(self, link: Link, shape: Shape) -> bool:
+        """Return whether these are the rings for a link, which may have changed since."""
+        same = self.link.ifindex == link.ifindex and self.shape == shape
+        return same and self.link.mtu >= link.mtu
 
     def close(self) -> None:
         """Close every socket."""

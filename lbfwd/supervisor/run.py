@@ -8,101 +8,85 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2.netlink.exceptions import NetlinkError
+from aiohttp.web import AppRunner
 
 from lbfwd import __version__
-from lbfwd.config import Config, ConfigError, load
-from lbfwd.config.machine import this_machine
-from lbfwd.config.warn import warnings
+from lbfwd.config import Config, ConfigError
+from lbfwd.flow import Flow
+from lbfwd.health.tunnel import Tunnel
+from lbfwd.metrics.exporter import Exporter
+from lbfwd.metrics.listener import Listener
 from lbfwd.net.doorbell import Doorbell
-from lbfwd.net.guard import GuardError
 from lbfwd.net.path_mtu import listening_for_path_mtus
 from lbfwd.net.resolve import Net
 from lbfwd.supervisor import capabilities, log
-from lbfwd.supervisor.blocking import in_thread
+from lbfwd.supervisor.blocking import be_nice, in_thread
+from lbfwd.supervisor.changes import FAILURES, Changes, Node, warn
 from lbfwd.supervisor.errors import SupervisorError, describe
+from lbfwd.supervisor.limits import prefer_event_loop, raise_descriptor_limit
 from lbfwd.supervisor.observe import Observer
-from lbfwd.supervisor.plan import Change, NeedsRestart, plan
+from lbfwd.supervisor.operations import Operations
 from lbfwd.supervisor.ports import Ports
 from lbfwd.supervisor.reconcile import Alarm, Parts, Reconciler
 from lbfwd.supervisor.runtime import RuntimeDirectory
+from lbfwd.supervisor.source import Source
 from lbfwd.supervisor.status import Status
+from lbfwd.supervisor.trace import Trace
+from lbfwd.supervisor.tracer import Tracer
+from lbfwd.supervisor.watch import Watch
 from lbfwd.supervisor.workers import STOP_S, Crew
-from lbfwd.tables import Tables, TablesError
+from lbfwd.tables import FlowCount, FlowKey, Tables
 
-CHANGES_LOGGED = 20
-FAILURES = (OSError, TablesError, GuardError, NetlinkError)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the configuration comes from: a file, and flags that stand for its ``[workers]``."""
-
-    path: Path
-    workers: Mapping[str, object]
-
-    def read(self) -> Config:
-        """Read and check against this machine. Blocks. Raises ConfigError or OSError."""
-        return load(self.path, self.workers, this_machine())
-
-    def warn(self, config: Config) -> tuple[str, ...]:
-        """Return what an operator should look at again. Blocks."""
-        found = warnings(config, str(self.path), flags=tuple(self.workers))
-        return tuple(map(str, found))
-
-
-@dataclass(frozen=True)
-class Reloaded:
-    """What a reload did."""
-
-    generation: int
-    changes: tuple[Change, ...]
+RELOAD_SIGNAL = "SIGHUP"
 
 
 class Supervisor:
     """A running node, as the admin socket sees it."""
 
-    def __init__(self, source: Source, reconciler: Reconciler, parts: Parts) -> None:
+    def __init__(
+        self,
+        source: Source,
+        reconciler: Reconciler,
+        parts: Parts,
+        operations: Operations,
+        doors: "Doors",
+    ) -> None:
         """Use ``serve``."""
-        self._source = source
         self._reconciler = reconciler
         self._observer = Observer(str(source.path.absolute()), reconciler, parts)
-        self._reloading = asyncio.Lock()
-        self._log = log.get()
+        self._tracer = Tracer(reconciler, parts, self._observer)
+        self._exporter = Exporter(reconciler, parts, self._observer)
+        self._listener = Listener(doors.readonly(self))
+        self.changes = Changes(
+            source,
+            Node(reconciler, parts, operations, self._observer.flows, self._apply),
+            self._exporter.reloads.count,
+        )
 
     async def status(self) -> Status:
         """Return what the node does now."""
         return await self._observer.observe()
 
-    async def reload(self) -> Reloaded:
-        """Read the configuration again and take it up as a whole.
+    async def scrape(self) -> list[bytes]:
+        """Return all metrics, in Prometheus' text format, in pieces."""
+        return await self._exporter.scrape()
 
-        Raises ConfigError (NeedsRestart, when only a restart could), or SupervisorError; the node
-        then goes on with what it had.
-        """
-        async with self._reloading:
-            try:
-                reloaded = await self._take_up()
-            except ConfigError as error:
-                for problem in error.problems:
-                    self._log.error("reload_refused", problem=str(problem))
-                raise
-            except (SupervisorError, *FAILURES) as error:
-                self._log.error("reload_failed", reason=describe(error))
-                raise SupervisorError(describe(error)) from error
-            await warn(self._source, self._reconciler.config)
-            shown = [str(change) for change in reloaded.changes[:CHANGES_LOGGED]]
-            more = len(reloaded.changes) - len(shown)
-            self._log.info("reloaded", generation=reloaded.generation, changes=shown, more=more)
-            return reloaded
+    def listening(self, listen: str) -> AbstractAsyncContextManager[None]:
+        """Listen there for those who only look. Raises SupervisorError."""
+        return self._listener.at(listen)
 
-    async def _take_up(self) -> Reloaded:
-        config = await in_thread(None, self._source.read)
-        changes = plan(self._reconciler.config, config)
-        if changes.restart:
-            raise NeedsRestart(changes.problems(str(self._source.path)))
-        await self._reconciler.apply(config)
-        return Reloaded(self._reconciler.generation, changes.changes)
+    async def trace(self, flow: Flow) -> Trace:
+        """Return what would become of the flow's next packet. Raises SupervisorError."""
+        return await self._tracer.trace(flow)
+
+    async def flows(self) -> Mapping[FlowKey, FlowCount]:
+        """Return the live flows by service and backend. Raises OSError."""
+        return await self._observer.flows()
+
+    async def _apply(self, config: Config) -> None:
+        """Take up another configuration as a whole, or raise and go on with the present one."""
+        async with self._listener.moved(config.metrics.listen):
+            await self._reconciler.apply(config)
 
     async def reload_on(self, hangup: asyncio.Event) -> None:
         """Reload at every SIGHUP; what is wrong is in the log."""
@@ -110,17 +94,33 @@ class Supervisor:
             await hangup.wait()
             hangup.clear()
             try:
-                await self.reload()
+                await self.changes.reload(who=RELOAD_SIGNAL)
             except (ConfigError, SupervisorError):
                 continue
 
 
-Admin = Callable[[Supervisor, Path], AbstractAsyncContextManager[None]]
-"""Opens the admin socket in the runtime directory."""
+@dataclass(frozen=True)
+class Doors:
+    """What others come in by.
+
+    ``admin`` opens the admin socket in the runtime directory, for the members of a group.
+    ``readonly`` makes what answers at the listener of ``[metrics]``.
+    """
+
+    admin: Callable[[Supervisor, Path, str], AbstractAsyncContextManager[None]]
+    readonly: Callable[[Supervisor], AppRunner]
+
+
+@dataclass(frozen=True)
+class Directories:
+    """``runtime``: sockets and shared memory. ``state``: what survives a restart."""
+
+    runtime: Path
+    state: Path
 
 
 async def serve(
-    path: Path, workers: Mapping[str, object], runtime_directory: Path, admin: Admin
+    path: Path, workers: Mapping[str, object], directories: Directories, doors: Doors
 ) -> None:
     """Run until SIGTERM or SIGINT, then restore everything.
 
@@ -128,12 +128,14 @@ async def serve(
     when the node cannot start; then, too, everything is as it was.
     """
     log.configure()
+    raise_descriptor_limit()
+    prefer_event_loop()
     signals = Signals()
     log.get().info("starting", version=__version__, config=str(path))
     try:
         async with AsyncExitStack() as stack:
             source = Source(path, workers)
-            await _start(stack, source, runtime_directory, admin, signals)
+            await _start(stack, source, directories, doors, signals)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not signals.stopped:
@@ -178,29 +180,33 @@ class Signals:
 async def _start(
     stack: AsyncExitStack,
     source: Source,
-    directory: Path,
-    admin: Admin,
+    directories: Directories,
+    doors: Doors,
     signals: Signals,
 ) -> None:
     _require_capabilities()
     config = await in_thread(None, source.read)
     await warn(source, config)
-    runtime = RuntimeDirectory.take(directory)
+    runtime = RuntimeDirectory.take(directories.runtime)
     stack.callback(runtime.close)
-    reconciler, parts = await _build(stack, config, runtime)
+    operations = await in_thread(None, _operations, directories.state)
+    reconciler, parts = await _build(stack, config, runtime, operations)
+    supervisor = Supervisor(source, reconciler, parts, operations, doors)
+    await stack.enter_async_context(supervisor.listening(config.metrics.listen))
     await parts.crew.start()
     await reconciler.prepare(config)
     for orphan in await runtime.end_orphans(STOP_S):
         log.get().warning("orphan_stopped", pid=orphan.pid, reason="its supervisor had died")
     await reconciler.expose(config)
-    supervisor = Supervisor(source, reconciler, parts)
-    await stack.enter_async_context(admin(supervisor, directory))
+    await stack.enter_async_context(doors.admin(supervisor, runtime.path, config.admin.group))
     # Last, for it wraps what is raised within: from here on nothing is.
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
     tasks.create_task(parts.crew.run())
     tasks.create_task(reconciler.run())
+    tasks.create_task(parts.watch.run(reconciler.republish))
     tasks.create_task(supervisor.reload_on(signals.hangup))
-    _log_ready(config, reconciler.generation, directory)
+    tasks.create_task(supervisor.changes.run())
+    _log_ready(config, reconciler.generation, runtime.path)
 
 
 def _log_ready(config: Config, generation: int, directory: Path) -> None:
@@ -215,12 +221,20 @@ def _log_ready(config: Config, generation: int, directory: Path) -> None:
     )
 
 
+def _operations(directory: Path) -> Operations:
+    """Read what operators have said of backends; blocks."""
+    operations = Operations.load(directory)
+    if operations.problem:
+        log.get().error("operations_lost", reason=operations.problem)
+    return operations
+
+
 async def _build(
-    stack: AsyncExitStack, config: Config, runtime: RuntimeDirectory
+    stack: AsyncExitStack, config: Config, runtime: RuntimeDirectory, operations: Operations
 ) -> tuple[Reconciler, Parts]:
     """Make the parts and say how each is taken away; the last one made goes first."""
     net_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-net"))
-    tables_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-tables"))
+    tables_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-tables", be_nice))
     slots, flows = len(config.workers.cpus), config.workers.flows
     tables = await in_thread(tables_thread, Tables.create, runtime.path, slots, flows)
     stack.callback(tables.close, unlink=True)
@@ -231,7 +245,8 @@ async def _build(
     settings = config.settings_by_cpu
     crew = Crew(settings, tables, runtime, alarm.ring)
     ports = Ports(settings, config.workers.fanout)
-    parts = Parts(net, net_thread, tables, tables_thread, crew, ports)
+    watch = Watch(Tunnel(), operations.get)
+    parts = Parts(net, net_thread, tables, tables_thread, crew, ports, watch)
     reconciler = Reconciler(config, parts, alarm)
     stack.push_async_callback(reconciler.unguard)
     stack.push_async_callback(ports.close_all)
@@ -240,6 +255,7 @@ async def _build(
     loop = asyncio.get_running_loop()
     doorbell = Doorbell(loop, lambda rang: alarm.ring(suspicious="nftables" in rang))
     stack.callback(doorbell.close)
+    stack.push_async_callback(watch.close)
     return reconciler, parts
 
 
@@ -249,13 +265,3 @@ def _require_capabilities() -> None:
             f"No permission: {' and '.join(lacking)} missing; "
             "lbfwd opens packet sockets and changes nftables: run it as root"
         )
-
-
-async def warn(source: Source, config: Config) -> None:
-    """Log what is allowed but probably not meant."""
-    try:
-        found = await in_thread(None, source.warn, config)
-    except FAILURES as error:  # the machine's addresses could not be read
-        found = (describe(error),)
-    for warning in found:
-        log.get().warning("config_warning", warning=warning)

@@ -1,19 +1,54 @@
 """From configuration and network to the forwarding state. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import cast
 
 from lbfwd.config import Backend, Config, IPAddress, Node, Pool, Service, entropy_bits
 from lbfwd.forwarding import FlowTimes, Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.health.standing import BackendKey, Standing, Standings
 from lbfwd.net.resolve import NextHop, Resolution
 
 ANY_PORT = 0
 MOST_PATHS = 64  # of one backend; about: every hop of its route has one
 UNKNOWN = Resolution(hops=(), reason="not looked up yet")
+AS_CONFIGURED: Mapping[BackendKey, Standing] = {}
 
-BackendKey = tuple[str, str]
-"""Name of the pool, name of the backend."""
+
+class Serving(Set[BackendKey]):
+    """The backends that packets can be sent to."""
+
+    def __init__(self, pools: Iterable[PoolState]) -> None:
+        """Look at members when asked: there may be very many."""
+        self._pools = {pool.name: pool for pool in pools}
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a backend is one of them."""
+        pool, name = cast(BackendKey, key)
+        return pool in self._pools and name in self._pools[pool].serving
+
+    def __iter__(self) -> Iterator[BackendKey]:
+        """Go through all of them."""
+        return ((p.name, name) for p in self._pools.values() for name in p.serving)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return sum(len(pool.serving) for pool in self._pools.values())
+
+
+Routes = Mapping[IPAddress, tuple[PathSpec, ...]]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a state was derived from: the next one derives only what is not the same any more."""
+
+    config: Config
+    resolutions: Mapping[IPAddress, Resolution]
+    tx: Mapping[int, int]
+    standings: Mapping[BackendKey, Standing]
+    routes: Routes
 
 
 @dataclass(frozen=True)
@@ -21,34 +56,71 @@ class State:
     """The forwarding state, which backends can be sent to, and why the others cannot."""
 
     forwarding: Forwarding
-    usable: frozenset[BackendKey]
+    usable: Set[BackendKey]
     unusable: Mapping[BackendKey, str]
+    basis: Basis = field(repr=False, compare=False)
 
 
 def derive(
-    config: Config, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
+    config: Config,
+    resolutions: Mapping[IPAddress, Resolution],
+    tx: Mapping[int, int],
+    standings: Mapping[BackendKey, Standing] = AS_CONFIGURED,
+    before: State | None = None,
 ) -> State:
     """Compute what the workers are to do.
 
     ``tx``: index of the TX ring by interface index. A backend without a next hop that has a TX
-    ring gets weight 0 and no paths, so that it gets no traffic, and its reason is kept.
+    ring gets no paths, so that it gets no traffic, and its reason is kept. One that has a standing
+    has its weight, and no paths when it may not serve: its live flows go elsewhere at once.
+    ``before``: the last state. What has not changed since is the same object again, and that is
+    all the difference it makes.
     """
-    pools = tuple(_pool(pool, config.node, resolutions, tx) for pool in config.pools)
-    reasons = {
-        (pool.name, backend.name): reason
-        for pool in config.pools
-        for backend in pool.backends
-        if (reason := _reason(resolutions.get(backend.address, UNKNOWN), tx))
-    }
-    usable = frozenset((p.name, m.name) for p in pools for m in p.members if m.paths)
+    routes = _routes(config, resolutions, tx, before.basis if before else None)
+    basis = Basis(config, resolutions, tx, standings, routes)
+    pools = _pools(basis, before)
     forwarding = Forwarding(
         hash_key=config.hash_key.raw,
-        services=tuple(_service(service) for service in config.services),
+        services=_services(config, before),
         pools=pools,
         flow_times=FlowTimes(**config.flows.model_dump()),
         echo=config.node.echo,
     )
-    return State(forwarding, usable, reasons)
+    known = before is not None and _same_reach(basis, before.basis)
+    unusable = before.unusable if before and known else unreachable(config, resolutions, tx)
+    return State(forwarding, Serving(pools), unusable, basis)
+
+
+def _same_reach(new: Basis, old: Basis) -> bool:
+    """Whether backends and what is known of the ways to them are the same."""
+    return (
+        new.config.pools is old.config.pools
+        and new.config.node is old.config.node
+        and new.resolutions is old.resolutions
+        and new.tx == old.tx
+    )
+
+
+def unreachable(
+    config: Config, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
+) -> dict[BackendKey, str]:
+    """Return the backends that nothing can be sent to, and why; arguments as of ``derive``."""
+    reasons = {address: _reason(found, tx) for address, found in resolutions.items()}
+    return {
+        (pool.name, backend.name): reason
+        for pool in config.pools
+        for backend in pool.backends
+        if (reason := reasons.get(backend.address, UNKNOWN.reason))
+    }
+
+
+def _services(config: Config, before: State | None) -> tuple[ServiceState, ...]:
+    services = config.services
+    if before and before.basis.config.services is services:
+        return before.forwarding.services
+    states = tuple(map(_service, services))
+    same = before is not None and before.forwarding.services == states
+    return before.forwarding.services if before and same else states
 
 
 def _service(service: Service) -> ServiceState:
@@ -63,22 +135,108 @@ def _service(service: Service) -> ServiceState:
     )
 
 
-def _pool(
-    pool: Pool, node: Node, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
-) -> PoolState:
+def _pools(basis: Basis, before: State | None) -> tuple[PoolState, ...]:
+    if before is None:
+        return tuple(_pool(pool, basis) for pool in basis.config.pools)
+    old = before.basis
+    known = {
+        pool.name: (pool, state)
+        for pool, state in zip(old.config.pools, before.forwarding.pools, strict=True)
+    }
+    restood = _pools_with_another_standing(old.standings, basis.standings)
+    moved = {
+        address
+        for address, paths in (() if basis.routes is old.routes else basis.routes.items())
+        if old.routes.get(address) is not paths
+    }
+
+    def derived(pool: Pool) -> PoolState:
+        was, state = known.get(pool.name, (None, None))
+        same = state is not None and pool.name not in restood and (pool is was or pool == was)
+        if state and same and not (moved and any(b.address in moved for b in pool.backends)):
+            return state
+        new = _pool(pool, basis)
+        return state if state == new else new
+
+    return tuple(map(derived, basis.config.pools))
+
+
+def _pools_with_another_standing(
+    old: Mapping[BackendKey, Standing], new: Mapping[BackendKey, Standing]
+) -> set[str]:
+    if old is new:
+        return set()
+    changed: Iterable[BackendKey]
+    if isinstance(old, Standings) and isinstance(new, Standings):
+        changed = new.unlike(old)
+    else:
+        changed = old.keys() | new.keys()
+    return {key[0] for key in changed if _in_force(old.get(key)) != _in_force(new.get(key))}
+
+
+def _in_force(standing: Standing | None) -> tuple[int, bool] | None:
+    return (standing.weight, standing.serves) if standing else None
+
+
+def _pool(pool: Pool, basis: Basis) -> PoolState:
     members = tuple(
-        _member(backend, node, resolutions.get(backend.address, UNKNOWN), tx)
+        _member(
+            backend,
+            basis.routes[backend.address],
+            basis.standings.get((pool.name, backend.name)),
+        )
         for backend in pool.backends
     )
     return PoolState(name=pool.name, table_size=pool.table_size, members=members)
 
 
-def _member(backend: Backend, node: Node, resolution: Resolution, tx: Mapping[int, int]) -> Member:
-    paths = tuple(
-        _path(backend.address, hop, node, tx[hop.link.ifindex])
+def _member(backend: Backend, paths: tuple[PathSpec, ...], standing: Standing | None) -> Member:
+    if standing is None:
+        return Member(backend.name, backend.address, backend.weight, paths)
+    return Member(backend.name, backend.address, standing.weight, paths if standing.serves else ())
+
+
+def _routes(
+    config: Config,
+    resolutions: Mapping[IPAddress, Resolution],
+    tx: Mapping[int, int],
+    before: Basis | None,
+) -> Routes:
+    """Return the paths to each address: the same objects as before where they are equal."""
+    node = config.node
+    same = before is not None and tx == before.tx and node == before.config.node
+    if (
+        before
+        and same
+        and resolutions is before.resolutions
+        and config.pools is before.config.pools
+    ):
+        return before.routes
+    routes: dict[IPAddress, tuple[PathSpec, ...]] = {}
+    for address in _addresses(config, before):
+        found = resolutions.get(address, UNKNOWN)
+        known = before.routes.get(address) if before else None
+        if before and same and known is not None and before.resolutions.get(address) == found:
+            routes[address] = known
+            continue
+        paths = _paths(address, node, found, tx)
+        routes[address] = known if known == paths else paths
+    return routes
+
+
+def _addresses(config: Config, before: Basis | None) -> Iterable[IPAddress]:
+    if before and config.pools is before.config.pools:
+        return before.routes
+    return {backend.address for pool in config.pools for backend in pool.backends}
+
+
+def _paths(
+    destination: IPAddress, node: Node, resolution: Resolution, tx: Mapping[int, int]
+) -> tuple[PathSpec, ...]:
+    return tuple(
+        _path(destination, hop, node, tx[hop.link.ifindex])
         for hop in hops_by_weight(_sendable(resolution, tx))
     )
-    return Member(backend.name, backend.address, backend.weight, paths)
 
 
 def _path(destination: IPAddress, hop: NextHop, node: Node, tx: int) -> PathSpec:

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lbfwd.config import IPAddress, WorkerSettings
+from lbfwd.health.standing import Condition
 
 
 class _Model(BaseModel):
@@ -77,6 +78,8 @@ class ServiceStatus(_Model):
     """Equal on all nodes that forward this service alike."""
     packets: int
     bytes: int
+    flows: int
+    """Live ones in the flow tables."""
 
 
 class HopStatus(_Model):
@@ -89,12 +92,30 @@ class HopStatus(_Model):
     mtu: int
 
 
+class ProbeStatus(_Model):
+    """The last probe of a backend. ``outcome``: ``passed``, or what went wrong; docs/health.md."""
+
+    outcome: str
+    duration_ms: float
+
+
 class BackendStatus(_Model):
     """One backend of a pool."""
 
     name: str
     address: IPAddress
     weight: int
+    """As configured."""
+    condition: Condition
+    """What probes, next hops and operators make of it."""
+    since: datetime
+    """When its condition became so."""
+    weight_in_force: float
+    """Part of ``weight`` during a slow start; 0: no new flows."""
+    health_reason: str
+    """Why its condition is so, or what its last probe complains of."""
+    probe: ProbeStatus | None
+    """Its last probe; None: it is not probed."""
     usable: bool
     reason: str
     """Why it is not usable, or which of its next hops are not."""
@@ -103,6 +124,8 @@ class BackendStatus(_Model):
     hops: tuple[HopStatus, ...]
     packets: int
     bytes: int
+    flows: int
+    """Live ones in the flow tables, of all services."""
 
 
 class PoolStatus(_Model):

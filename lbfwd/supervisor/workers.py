@@ -51,6 +51,8 @@ class Slot:
     settings: WorkerSettings
     state: SlotState = "starting"
     worker: WorkerProcess | None = None
+    heir: WorkerProcess | None = None
+    """Waits for its orders, and takes the slot over when ``worker`` has ended."""
     restarts: int = 0
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     heartbeat: int = -1
@@ -104,7 +106,8 @@ class Crew:
 
     async def stop(self) -> None:
         """End every worker; none is left when this returns. ``run`` has ended before."""
-        await asyncio.gather(*(self._end(slot) for slot in self.slots))
+        workers = [(slot, worker) for slot in self.slots for worker in (slot.worker, slot.heir)]
+        await asyncio.gather(*(self._end(slot, worker) for slot, worker in workers if worker))
         self._starter.shutdown()
 
     async def align(self, wanted: Sequence[Attachment]) -> None:
@@ -115,6 +118,26 @@ class Crew:
         self._wanted = tuple(wanted)
         await asyncio.gather(*(self._align(slot) for slot in self.slots))
 
+    async def renew(self, settings: Mapping[int, WorkerSettings]) -> None:
+        """Have every worker run with its settings, by cpu, in the order of the slots.
+
+        Whoever has another cpu or waits in another manner is replaced, one at a time: its successor
+        is there before it ends, and finds the packets of the moment in between in the rings. (Rings
+        of another shape are handed over by ``align``, and need no other process.) Raises
+        WorkerError, and then all have their old settings again.
+        """
+        before = [(slot.cpu, slot.settings) for slot in self.slots]
+        try:
+            for slot, (cpu, own) in zip(self.slots, settings.items(), strict=True):
+                await self._renew(slot, cpu, own)
+        except WorkerError:
+            for slot, (cpu, own) in zip(self.slots, before, strict=True):
+                try:
+                    await self._renew(slot, cpu, own)
+                except WorkerError:  # whoever comes next into the slot has them
+                    slot.cpu, slot.settings = cpu, own
+            raise
+
     def alive(self) -> frozenset[int]:
         """Return the slots that carry traffic or will again at once."""
         return frozenset(slot.number for slot in self.slots if slot.state != "abandoned")
@@ -123,25 +146,55 @@ class Crew:
         """Return the slots whose worker forwards."""
         return frozenset(slot.number for slot in self.slots if slot.state == "running")
 
+    async def _renew(self, slot: Slot, cpu: int, settings: WorkerSettings) -> None:
+        same = (cpu, settings.busy_poll_us) == (slot.cpu, slot.settings.busy_poll_us)
+        if same or slot.state == "abandoned":
+            slot.cpu, slot.settings = cpu, settings
+        else:
+            await self._replace(slot, cpu, settings)
+
+    async def _replace(self, slot: Slot, cpu: int, settings: WorkerSettings) -> None:
+        """Put a process of other settings into the slot; it waits there before the old one ends."""
+        if slot.worker is None or not await slot.worker.settled():
+            raise WorkerError(f"worker {slot.number} has just died: try again")
+        retired, heir = slot.worker, self._process(slot.number, cpu, settings)
+        slot.heir = heir
+        try:
+            await heir.appear()
+        except WorkerError as error:
+            heir.kill()
+            if slot.heir is heir:
+                slot.heir = None
+                await heir.ended()
+            raise WorkerError(f"worker {slot.number} (cpu {cpu}): {error}") from error
+        slot.cpu, slot.settings = cpu, settings
+        await retired.retire(STOP_S)
+        if not await heir.settled():
+            raise WorkerError(f"worker {slot.number} (cpu {cpu}): its successor did not start")
+
     async def _keep(self, slot: Slot) -> None:
         """Replace the slot's worker for as long as it makes sense."""
         while True:
             await self._bury(slot)
-            others = any(other.state == "running" for other in self.slots if other is not slot)
-            delay_s = delay_after(slot.deaths, asyncio.get_running_loop().time(), others)
-            if delay_s is None:
-                self._abandon(slot)
-                return
-            await asyncio.sleep(delay_s)
-            slot.restarts += 1
+            if slot.heir is None:
+                others = any(other.state == "running" for other in self.slots if other is not slot)
+                delay_s = delay_after(slot.deaths, asyncio.get_running_loop().time(), others)
+                if delay_s is None:
+                    self._abandon(slot)
+                    return
+                await asyncio.sleep(delay_s)
+                slot.restarts += 1
             with contextlib.suppress(WorkerError):
                 await self._launch(slot)
 
+    def _process(self, number: int, cpu: int, settings: WorkerSettings) -> WorkerProcess:
+        orders = Orders(number, cpu, settings.busy_poll_us, self._tables.files())
+        return WorkerProcess(orders, self._starter)
+
     async def _launch(self, slot: Slot) -> None:
         slot.state = "starting"
-        files = self._tables.files()
-        orders = Orders(slot.number, slot.cpu, slot.settings.busy_poll_us, files)
-        slot.worker = worker = WorkerProcess(orders, self._starter)
+        worker = slot.heir or self._process(slot.number, slot.cpu, slot.settings)
+        slot.worker, slot.heir = worker, None
         try:
             await worker.start(lambda: self._wanted)
         except WorkerError as error:
@@ -158,6 +211,9 @@ class Crew:
         assert slot.worker is not None  # noqa: S101 - _launch made it
         pid, reason = slot.pid, await slot.worker.ended()
         slot.state, slot.worker = "starting", None
+        if slot.heir is not None:
+            self._log.info("worker_replaced", slot=slot.number, pid=pid, reason=reason)
+            return
         slot.deaths.append(asyncio.get_running_loop().time())
         self._log.error("worker_died", slot=slot.number, pid=pid, reason=reason)
 
@@ -202,8 +258,8 @@ class Crew:
             self._log.error("worker_failed", slot=slot.number, pid=slot.pid, reason=str(error))
             worker.kill()
 
-    async def _end(self, slot: Slot) -> None:
-        if slot.worker is not None and not await slot.worker.end(STOP_S):
+    async def _end(self, slot: Slot, worker: WorkerProcess) -> None:
+        if not await worker.end(STOP_S):
             self._log.warning(
                 "worker_killed", slot=slot.number, reason=f"{signal.SIGTERM.name} was not enough"
             )

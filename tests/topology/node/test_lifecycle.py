@@ -169,7 +169,7 @@ def test_backend_without_next_hop_gets_no_traffic(tmp_path: Path) -> None:
         )
         assert backend(status, "10.0.0.12")["reason"]
         assert backend(status, "10.0.0.12")["slots"] == 0
-        events = node.events("backend_unusable")
+        events = node.events("backend_down")
         assert any(e["backend"] == "10.0.0.12" and "10.0.0.12" in e["reason"] for e in events)
         stage.farm.run("ip", "address", "add", "10.0.0.12/24", "dev", "f0")
         node.until(lambda s: backend(s, "10.0.0.12")["usable"], "it is found again")

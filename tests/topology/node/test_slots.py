@@ -102,6 +102,7 @@ def test_each_worker_gets_the_packets_of_its_receive_queues(tmp_path: Path) -> N
             assert received(node) == total
 
 
+@pytest.mark.slow
 def test_each_worker_gets_the_packets_that_its_cpu_receives(tmp_path: Path) -> None:
     """veth receives on the CPU that sends, where packets are not steered to another (RPS)."""
     config = CONFIG.replace("[0, 1]", '[1, 0]\nfanout = "cpu"')

@@ -7,23 +7,25 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lbfwd.api.client import ApiError, request
+from lbfwd.api.control import Control
 from lbfwd.api.server import admin_socket
 from lbfwd.cli import reload as reload_verb
 from lbfwd.cli import status as status_verb
 from lbfwd.cli.main import main
 from lbfwd.config import ConfigError, Problem
+from lbfwd.supervisor.changes import Reloaded, Terms
 from lbfwd.supervisor.errors import SupervisorError
 from lbfwd.supervisor.plan import Change, NeedsRestart
-from lbfwd.supervisor.run import Reloaded
 from lbfwd.supervisor.status import Status
 from tests.unit.api.values import status
 
 PROBLEMS = (Problem("f.toml", "node.name", '"-"', "a rule"), Problem("f.toml", "x", "1", "another"))
+STATUS = status()
 CHANGE = Change('pool "web".table_size', "251", "257")
 
 
@@ -37,9 +39,13 @@ class Node:
     async def status(self) -> Status:
         if self.failure:
             raise self.failure
-        return status()
+        return STATUS
 
-    async def reload(self) -> Reloaded:
+    @property
+    def changes(self) -> "Node":
+        return self
+
+    async def reload(self, _terms: Terms, _who: str) -> Reloaded:
         if self.failure:
             raise self.failure
         self.reloads += 1
@@ -52,7 +58,7 @@ def ask(tmp_path: Path) -> Callable[..., Any]:
 
     def run(node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
         async def whole() -> Any:
-            async with admin_socket(node, tmp_path):
+            async with admin_socket(cast("Control", node), tmp_path, ""):
                 return await asyncio.to_thread(function, *arguments)
 
         return asyncio.run(whole())
@@ -74,7 +80,7 @@ def raw(path: Path, head: str) -> tuple[int, str, Any]:
 
 
 def test_status_is_the_whole_status(ask: Callable[..., Any], tmp_path: Path) -> None:
-    code, kind, body = ask(Node(), raw, tmp_path / "admin.sock", "GET /status")
+    code, kind, body = ask(Node(), raw, tmp_path / "admin.sock", "GET /v1/status")
     assert code == 200
     assert kind.startswith("application/json")
     assert body["generation"] == 42
@@ -85,7 +91,7 @@ def test_status_is_the_whole_status(ask: Callable[..., Any], tmp_path: Path) -> 
 
 def test_reload_tells_what_changed(ask: Callable[..., Any], tmp_path: Path) -> None:
     node = Node()
-    code, _, body = ask(node, raw, tmp_path / "admin.sock", "POST /reload")
+    code, _, body = ask(node, raw, tmp_path / "admin.sock", "POST /v1/reload")
     assert (code, node.reloads) == (200, 1)
     change = {"key": 'pool "web".table_size', "old": "251", "new": "257"}
     assert body == {"generation": 7, "changes": [change]}
@@ -98,11 +104,11 @@ def test_reload_tells_what_changed(ask: Callable[..., Any], tmp_path: Path) -> N
 def test_a_refused_reload_tells_every_problem(
     ask: Callable[..., Any], tmp_path: Path, failure: Exception, code: int
 ) -> None:
-    got, _, body = ask(Node(failure), raw, tmp_path / "admin.sock", "POST /reload")
+    got, _, body = ask(Node(failure), raw, tmp_path / "admin.sock", "POST /v1/reload")
     assert got == code
     assert [problem["key"] for problem in body["problems"]] == ["node.name", "x"]
     with pytest.raises(ApiError) as refusal:
-        ask(Node(failure), request, tmp_path / "admin.sock", "POST", "/reload")
+        ask(Node(failure), request, tmp_path / "admin.sock", "POST", "/v1/reload")
     assert refusal.value.problems == ('f.toml: node.name = "-": a rule', "f.toml: x = 1: another")
 
 
@@ -111,8 +117,8 @@ def test_a_refused_reload_tells_every_problem(
     [
         ("GET /nowhere", 404),
         ("GET /", 404),
-        ("DELETE /status", 405),
-        ("GET /reload", 405),
+        ("DELETE /v1/status", 405),
+        ("GET /v1/reload", 405),
     ],
 )
 def test_unknown_requests_are_answered_in_json(
@@ -126,7 +132,7 @@ def test_unknown_requests_are_answered_in_json(
 
 @pytest.mark.parametrize("failure", [SupervisorError("no memory"), RuntimeError("no memory")])
 def test_what_fails_is_told(ask: Callable[..., Any], tmp_path: Path, failure: Exception) -> None:
-    code, _, body = ask(Node(failure), raw, tmp_path / "admin.sock", "POST /reload")
+    code, _, body = ask(Node(failure), raw, tmp_path / "admin.sock", "POST /v1/reload")
     assert code == 500
     assert "no memory" in body["error"]
 
@@ -142,7 +148,7 @@ def test_only_its_owner_may_use_the_socket(ask: Callable[..., Any], tmp_path: Pa
 def test_a_socket_left_by_a_dead_one_is_replaced(ask: Callable[..., Any], tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "admin.sock"))
-    assert ask(Node(), request, tmp_path / "admin.sock", "GET", "/status")
+    assert ask(Node(), request, tmp_path / "admin.sock", "GET", "/v1/status")
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
@@ -150,7 +156,7 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     directory.mkdir()
 
     async def serve() -> None:
-        async with admin_socket(Node(), directory):
+        async with admin_socket(cast("Control", Node()), directory, ""):
             pass
 
     with pytest.raises(SupervisorError, match=r"admin\.sock: AF_UNIX path too long"):
@@ -171,7 +177,7 @@ def test_the_status_verb_prints_json(
     ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(Node(), main, ["status", "--json", "--runtime-dir", str(tmp_path)]) == 0
-    assert Status.model_validate_json(capsys.readouterr().out) == status()
+    assert Status.model_validate_json(capsys.readouterr().out) == STATUS
 
 
 def test_the_status_verb_prints_tables_without_colours(

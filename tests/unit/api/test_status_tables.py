@@ -45,13 +45,15 @@ def test_an_interface_shows_its_state_and_drops() -> None:
 
 def test_a_service_without_port_serves_any() -> None:
     assert row("http") == [
-        "http", "2001:db8::10", "tcp", "any", "web", "24690", "135780", "00112233aabbccdd",
+        "http", "2001:db8::10", "tcp", "any", "web", "24690", "135780", "42", "00112233aabbccdd",
     ]  # fmt: skip
 
 
 def test_backends_show_share_state_and_next_hop() -> None:
-    assert row("a")[3:] == ["100.0%", "usable", "10.0.0.1 on eth1", "12345", "67890"]
-    assert row("b")[3:6] == ["0.0%", "unusable: no route", "-"]
+    assert row("a")[2:] == ["0.8 of 4", "100.0%", "up for 01:00:30", "1.2 ms", "10.0.0.1 on eth1",
+                            "12345", "67890", "21"]  # fmt: skip
+    state = "down for 01:00:30; tcp 10.0.0.1:80: connection refused; no route"
+    assert row("b")[2:7] == ["4", "0.0%", state, "-", "-"]
 
 
 def test_only_reasons_that_happened_are_printed() -> None:

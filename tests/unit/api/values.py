@@ -1,6 +1,6 @@
 """A status for tests."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from lbfwd.config import WorkerSettings
@@ -9,6 +9,7 @@ from lbfwd.supervisor.status import (
     HopStatus,
     InterfaceStatus,
     PoolStatus,
+    ProbeStatus,
     RingStatus,
     ServiceStatus,
     Status,
@@ -28,13 +29,19 @@ def backend(name: str, slots: int, reason: str = "") -> BackendStatus:
     return BackendStatus(
         name=name,
         address=ip_address("10.0.0.1"),
-        weight=1,
+        weight=4,
+        condition="up" if slots else "down",
+        since=datetime.now(UTC) - timedelta(hours=1, seconds=30),
+        weight_in_force=0.8 if slots else 0,
+        health_reason="" if slots else "tcp 10.0.0.1:80: connection refused",
+        probe=ProbeStatus(outcome="passed", duration_ms=1.25) if slots else None,
         usable=slots > 0,
         reason=reason,
         slots=slots,
         hops=(HOP,) if slots else (),
         packets=12345,
         bytes=67890,
+        flows=21,
     )
 
 
@@ -107,6 +114,7 @@ def status() -> Status:
                 fingerprint="00112233aabbccdd",
                 packets=24690,
                 bytes=135780,
+                flows=42,
             ),
         ),
         pools=(

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 from lbfwd.config import Config, parse
 from lbfwd.net.links import Link
 from lbfwd.net.resolve import NextHop, Resolution
+from lbfwd.supervisor.watch import Watch
 
 TEXT = """
 hash_key = "000102030405060708090a0b0c0d0e0f"
@@ -74,6 +76,24 @@ def hop(to: str, over: Link, mac: int = 0xAA) -> NextHop:
 def resolved(*hops: NextHop) -> Resolution:
     """A resolution with these hops."""
     return Resolution(hops=hops, reason="")
+
+
+class NoTunnel:
+    """Stands for the tunnel of probes where nothing goes through it."""
+
+    async def apply(self, wanted: object) -> None:
+        assert not wanted
+
+    async def look(self, _node: object, _resolutions: object) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+def watch(operations: Callable[[], dict[Any, Any]] = dict) -> Watch:
+    """A watch without a tunnel."""
+    return Watch(NoTunnel(), operations)  # type: ignore[arg-type]
 
 
 async def until(fact: Callable[[], bool]) -> None:

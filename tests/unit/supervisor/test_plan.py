@@ -57,28 +57,46 @@ def test_a_secret_changes_without_being_shown() -> None:
     ("new", "key"),
     [
         ("cpus = [0]", "workers.cpus"),
-        ('cpus = [0, 1]\nring = "v2"', "workers.ring"),
-        ("cpus = [0, 1]\nbusy_poll_us = 50", "workers.busy_poll_us"),
         ("cpus = [0, 1]\nflows = 2048", "workers.flows"),
-        ("cpus = [0, 1]\nqdisc_bypass = true", "workers.qdisc_bypass"),
-        ('cpus = [0, 1]\n[[worker]]\ncpu = 1\nring = "v2"', 'worker "cpu 1"'),
+        ('cpus = [0, 1]\n[admin]\ngroup = "root"', "admin.group"),
     ],
 )
-def test_workers_need_a_restart(new: str, key: str) -> None:
+def test_sizes_and_doors_need_a_restart(new: str, key: str) -> None:
     found = plan(config(), config(("cpus = [0, 1]", new)))
     (problem,) = found.problems("test.toml")
     assert problem.key == key
     assert "restart" in problem.rule
 
 
-def test_a_worker_s_own_settings_need_a_restart_by_name() -> None:
+@pytest.mark.parametrize(
+    ("new", "key"),
+    [
+        ("cpus = [1, 0]", "workers.cpus"),
+        ('cpus = [0, 1]\nring = "v2"', "workers.ring"),
+        ("cpus = [0, 1]\nbusy_poll_us = 50", "workers.busy_poll_us"),
+        ("cpus = [0, 1]\nqdisc_bypass = true", "workers.qdisc_bypass"),
+        ('cpus = [0, 1]\n[[worker]]\ncpu = 1\nring = "v2"', 'worker "cpu 1"'),
+    ],
+)
+def test_workers_or_rings_are_replaced(new: str, key: str) -> None:
+    found = plan(config(), config(("cpus = [0, 1]", new)))
+    assert found.restart == ()
+    assert [change.key for change in found.workers] == [key]
+
+
+def test_packets_are_spread_otherwise_by_a_program() -> None:
+    found = plan(config(), config(("cpus = [0, 1]", 'cpus = [0, 1]\nfanout = "cpu"')))
+    assert [change.key for change in found.changes] == ["workers.fanout"]
+    assert (found.restart, found.workers) == ((), ())
+
+
+def test_a_worker_s_own_settings_are_named() -> None:
     own = 'cpus = [0, 1]\n[[worker]]\ncpu = 0\nbusy_poll_us = 9\n[[worker]]\ncpu = 1\nring = "v2"\n'
     other = own.replace('ring = "v2"', "rx_ring_mib = 32")
     running, new = config(("cpus = [0, 1]", own)), config(("cpus = [0, 1]", other))
-    assert [str(problem) for problem in plan(running, new).problems("f")] == [
-        'f: worker "cpu 1".ring = absent (running: v2): cannot change while lbfwd runs; restart it',
-        'f: worker "cpu 1".rx_ring_mib = 32 (running: absent): cannot change while lbfwd runs;'
-        " restart it",
+    assert list(map(str, plan(running, new).workers)) == [
+        'worker "cpu 1".ring: v2 -> absent',
+        'worker "cpu 1".rx_ring_mib: absent -> 32',
     ]
 
 

@@ -3,143 +3,19 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from lbfwd.config import Config
 from lbfwd.net import guard
-from lbfwd.net.links import Link
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor import reconcile
 from lbfwd.supervisor.errors import SupervisorError
 from lbfwd.supervisor.reconcile import Alarm, Parts, Reconciler
 from lbfwd.tables import TablesError
-from tests.unit.supervisor.build import config, hop, link, resolved, until
-
-ETH0, ETH1 = link("eth0", 2), link("eth1", 3)
-A, B = ip_address("10.0.0.1"), ip_address("10.0.0.2")
-
-
-@dataclass(eq=False)
-class Ring:
-    """Stands for a Receiver or Transmitter."""
-
-    link: Link
-    index: int
-
-    @property
-    def attachment(self) -> Any:
-        return self
-
-
-@dataclass
-class World:
-    """The network, and everything that a pass does, by name."""
-
-    links: dict[str, Link] = field(default_factory=lambda: {"eth0": ETH0, "eth1": ETH1})
-    found: dict[Any, Resolution] = field(
-        default_factory=lambda: {a: resolved(hop(str(a), ETH1)) for a in (A, B)}
-    )
-    done: list[str] = field(default_factory=list)
-    rings: list[Ring] = field(default_factory=list)
-    published: list[Any] = field(default_factory=list)
-    failing: set[str] = field(default_factory=set)
-    guarded: bool = False
-
-    def do(self, name: str) -> None:
-        self.done.append(name)
-        if name in self.failing:
-            raise TablesError(name) if name == "publish" else OSError(5, name)
-
-
-class Net:
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def links(self) -> dict[str, Link]:
-        return self.world.links
-
-    def resolve(self, backends: set[Any], _sources: Any) -> dict[Any, Resolution]:
-        return {to: self.world.found[to] for to in backends}
-
-
-class Tables:
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def publish(self, forwarding: Any) -> int:
-        self.world.do("publish")
-        self.world.published.append(forwarding)
-        return len(self.world.published)
-
-    def acknowledged(self, _generation: int, _slots: Any) -> bool:
-        return True
-
-    def reclaim(self, _slots: Any) -> None:
-        self.world.do("reclaim")
-
-
-class Crew:
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    async def align(self, _wanted: Any) -> None:
-        self.world.do("align")
-
-    def alive(self) -> frozenset[int]:
-        return frozenset({0, 1})
-
-    running = alive
-
-
-class Ports:
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    receivers: tuple[Ring, ...] = ()
-
-    @property
-    def transmitters(self) -> list[Ring]:
-        return self.world.rings
-
-    async def open(self, _receive: Any, send: list[Link]) -> tuple[str, ...]:
-        self.world.done.append("open")
-        if "open" in self.world.failing:
-            return ("eth1: no memory",)
-        for index, wanted in enumerate(send):
-            if not any(ring.link.ifindex == wanted.ifindex for ring in self.world.rings):
-                self.world.rings.append(Ring(wanted, index))
-        return ()
-
-    def attachments(self) -> tuple[Any, ...]:
-        return ()
-
-    def tx_indexes(self) -> dict[int, int]:
-        return {ring.link.ifindex: ring.index for ring in self.world.rings}
-
-    def refresh(self, _links: Any) -> None:
-        pass
-
-    def distrust(self) -> None:
-        self.world.done.append("distrust")
-
-    async def steer(self, _alive: Any) -> None:
-        self.world.do("steer")
-
-    async def admit(self, vips: Any) -> None:
-        self.world.do(f"admit {len(vips)}")
-
-    def forget(self, rings: list[Ring]) -> None:
-        self.world.rings = [ring for ring in self.world.rings if ring not in rings]
-
-    async def close(self, rings: list[Ring]) -> None:
-        self.world.do("close " + " ".join(ring.link.name for ring in rings))
-
-    def count(self) -> None:
-        pass
+from tests.unit.supervisor.build import config, hop, resolved, until, watch
+from tests.unit.supervisor.world import ETH1, A, B, Crew, Net, Ports, Tables, World
 
 
 @pytest.fixture
@@ -172,7 +48,8 @@ Make = Callable[..., Reconciler]
 @pytest.fixture
 def make(world: World, thread: ThreadPoolExecutor) -> Make:
     def build(of: Config | None = None, alarm: Alarm | None = None) -> Reconciler:
-        parts = Parts(Net(world), thread, Tables(world), thread, Crew(world), Ports(world))  # type: ignore[arg-type]
+        net, tables, crew, ports = Net(world), Tables(world), Crew(world), Ports(world)
+        parts = Parts(net, thread, tables, thread, crew, ports, watch())  # type: ignore[arg-type]
         return Reconciler(of or config(), parts, alarm or Alarm())
 
     return build
@@ -393,3 +270,22 @@ def test_constant_alarms_do_not_keep_the_periodic_check_away(
         await asyncio.wait(tasks)
 
     asyncio.run(scenario())
+
+
+def test_a_failing_reload_leaves_workers_and_rings_as_they_were(make: Make, world: World) -> None:
+    settings = config().settings_by_cpu
+
+    async def scenario() -> None:
+        reconciler = make()
+        reconciler._ports.reshape(settings, "hash")
+        await start(reconciler)
+        world.failing = {"publish"}
+        other = 'cpus = [0, 1]\nring = "v2"\nfanout = "cpu"\nbusy_poll_us = 5'
+        world.done.clear()
+        with pytest.raises(TablesError):
+            await reconciler.apply(config(("cpus = [0, 1]", other), ("weight = 2", "weight = 5")))
+        assert reconciler._ports.shape == (settings, "hash")
+        assert world.renewed[-1] == settings
+
+    asyncio.run(scenario())
+    assert len(world.renewed) == 2, "to the new settings, and back"

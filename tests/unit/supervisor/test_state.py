@@ -6,6 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from lbfwd.forwarding import Forwarding
+from lbfwd.health.standing import Standing
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.state import derive, hops_by_weight
 from tests.unit.supervisor.build import config, hop, link, resolved
@@ -135,3 +136,36 @@ def test_hops_of_a_multipath_route_have_paths_by_their_weights(
     hops = [replace(hop(f"10.0.0.{n}", link("e0", 2)), weight=w) for n, w in enumerate(weights)]
     spread = hops_by_weight(hops)
     assert [spread.count(one) for one in hops] == paths
+
+
+# ---- standings ----
+
+STANDINGS = {
+    ("web", "a"): Standing("starting", 1, True, "slow start", 0.0),
+    ("web", "b"): Standing("down", 0, False, "connection refused", 0.0),
+}
+BOTH = {A: resolved(hop("10.0.0.253", ETH1)), B: resolved(hop("10.0.0.2", ETH1))}
+
+
+def test_a_standing_gives_the_weight_and_takes_the_paths() -> None:
+    state = derive(config(), BOTH, {3: 0}, STANDINGS)
+    first, second = state.forwarding.pools[0].members
+    assert (first.weight, len(first.paths)) == (1, 1)
+    assert (second.weight, second.paths) == (0, ())
+    assert state.usable == {("web", "a")}
+    assert state.unusable == {}, "the network is not to blame"
+
+
+def test_one_that_drains_keeps_its_paths() -> None:
+    drained = {("web", "a"): Standing("drained", 0, True, "", 0.0)}
+    first, second = derive(config(), BOTH, {3: 0}, drained).forwarding.pools[0].members
+    assert (first.weight, len(first.paths), first.effective_weight) == (0, 1, 0)
+    assert second == derive(config(), BOTH, {3: 0}).forwarding.pools[0].members[1]
+
+
+def test_a_standing_cannot_make_a_backend_reachable() -> None:
+    found = {A: Resolution(hops=(), reason="no route"), B: BOTH[B]}
+    up = {("web", "a"): Standing("up", 2, True, "", 0.0)}
+    state = derive(config(), found, {3: 0}, up)
+    assert state.forwarding.pools[0].members[0].effective_weight == 0
+    assert state.unusable == {("web", "a"): "no route"}

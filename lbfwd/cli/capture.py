@@ -1,0 +1,230 @@
+"""``lbfwd capture``: packets before and after encapsulation, as pcapng for tshark and Wireshark."""
+
+import argparse
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lbfwd.cli.ask import add_runtime_dir
+
+if TYPE_CHECKING:
+    from lbfwd.capture.run import Tally
+    from lbfwd.capture.selection import Asked, Selection
+    from lbfwd.capture.tap import Tap
+    from lbfwd.supervisor.status import Status
+
+HELP = "Write packets before and after encapsulation as pcapng: lbfwd capture | tshark -r -"
+
+LEAST_SNAPLEN, MOST_SNAPLEN = 160, 1 << 18  # the headers of a tunnelled packet; a super-frame
+MOST_RATE = 1_000_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what to capture, and how much of it."""
+    add_runtime_dir(parser)
+    parser.add_argument(
+        "-w", "--write", metavar="FILE", default="-", help="default: -, standard output"
+    )
+    what = parser.add_argument_group("what", "all that is given has to hold for a packet")
+    what.add_argument("--service", metavar="NAME", default="", help="packets of this service")
+    what.add_argument(
+        "--backend", metavar="NAME", default="", help="towards this one: name, address, POOL/NAME"
+    )
+    what.add_argument(
+        "--flow",
+        nargs=3,
+        metavar=("PROTO", "SRC[:PORT]", "DST[:PORT]"),
+        help="of this flow, or of several where a port is left out",
+    )
+    what.add_argument(
+        "--drop", metavar="REASON", default="", help="dropped for this reason, or any"
+    )
+    side = what.add_mutually_exclusive_group()
+    side.add_argument("--before", action="store_true", help="before encapsulation only")
+    side.add_argument("--after", action="store_true", help="after encapsulation only")
+    _configure_limits(parser)
+
+
+def _configure_limits(parser: argparse.ArgumentParser) -> None:
+    from lbfwd.capture.program import MOST_SAMPLED
+
+    much = parser.add_argument_group("how much")
+    much.add_argument("--count", metavar="N", type=_number(1, 1 << 40), help="end after N packets")
+    much.add_argument("--seconds", metavar="S", type=_seconds, help="end after this time")
+    much.add_argument(
+        "--sample", metavar="N", type=_number(1, MOST_SAMPLED), default=1, help="one packet in N"
+    )
+    much.add_argument(
+        "--rate",
+        metavar="N",
+        type=_number(1, MOST_RATE),
+        default=10_000,
+        help="read at most N packets a second, default: %(default)s",
+    )
+    much.add_argument(
+        "--snaplen",
+        metavar="BYTES",
+        type=_number(LEAST_SNAPLEN, MOST_SNAPLEN),
+        default=MOST_SNAPLEN,
+        help="keep so much of a packet, default: %(default)s",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Capture until a limit, Ctrl-C, or until the reader has gone."""
+    from lbfwd.capture.selection import CaptureError, select
+
+    if args.write == "-" and sys.stdout.isatty():
+        return _fail("pcapng is not for terminals: add | tshark -r -, or --write FILE")
+    if args.drop and args.after:
+        return _fail("--drop with --after: a dropped packet is never encapsulated")
+    status = _status(args)
+    if status is None:
+        return 1
+    try:
+        return _capture(args, status, select(status, _asked(args)))
+    except CaptureError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or args.write}: {error.strerror or error}")
+
+
+def _capture(args: argparse.Namespace, status: "Status", selection: "Selection") -> int:
+    from lbfwd.capture.judge import Judge
+    from lbfwd.capture.outlook import Tables
+    from lbfwd.capture.run import Capture, Limits, step_back
+    from lbfwd.config.warn import local_addresses
+
+    own = {entry.address for entry in local_addresses()}
+    rings = sorted(i.tx_index for i in status.interfaces if i.tx_index is not None)
+    step_back([worker.cpu for worker in status.workers])
+    with ExitStack() as stack:
+        tables = stack.enter_context(Tables(Path(args.runtime_dir), rings))
+        taps = _taps(stack, args, status, selection)
+        mtus = {tap.number: _mtu(status, tap.name) for tap in taps}
+        judge = Judge(selection, tables.outlook, mtus, own)
+        out = _output(stack, args.write)
+        about = shlex.join(["lbfwd", *sys.argv[1:]])
+        limits = Limits(args.count or 0, args.seconds or 0.0, args.rate, args.snaplen)
+        capture = Capture(taps, judge.comment, limits, out)
+        tally = capture.run(about, lambda: _say_started(status, taps, selection))
+        _say_ended(tally, taps)
+    return 0
+
+
+def _taps(
+    stack: ExitStack, args: argparse.Namespace, status: "Status", selection: "Selection"
+) -> list["Tap"]:
+    """Open a socket on every interface that packets of the selection pass."""
+    from lbfwd.capture.program import program
+    from lbfwd.capture.selection import CaptureError
+    from lbfwd.capture.tap import Tap
+
+    taps: list[Tap] = []
+    for interface in status.interfaces:
+        sends = interface.tx_index is not None
+        wanted = selection.wanted(interface.receives, sends, args.sample, args.snaplen)
+        if interface.ifindex is None or not (wanted.before or wanted.after):
+            continue
+        taps.append(Tap(len(taps), interface.name, program(wanted)))
+        stack.callback(taps[-1].close)
+    if not taps:
+        raise CaptureError("no interface of the node is there")
+    return taps
+
+
+def _mtu(status: "Status", name: str) -> int:
+    return next(i.mtu or 0 for i in status.interfaces if i.name == name)
+
+
+def _output(stack: ExitStack, path: str) -> int:
+    if path == "-":
+        return sys.stdout.fileno()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _say_started(status: "Status", taps: Sequence["Tap"], selection: "Selection") -> None:
+    names = ", ".join(tap.name for tap in taps)
+    _say(f"capturing on {names}; Ctrl-C ends it")
+    bypassing = [str(w.cpu) for w in status.workers if w.settings.qdisc_bypass]
+    if selection.after and bypassing:
+        _say(
+            f"warning: qdisc_bypass is on for the workers on cpus {', '.join(bypassing)}: what "
+            "they send the kernel shows to nobody, so it is seen before encapsulation only"
+        )
+
+
+def _say_ended(tally: "Tally", taps: Sequence["Tap"]) -> None:
+    if tally.ended:
+        _say(tally.ended)
+    if not tally.written:
+        _say("no packet matched")
+    _say(
+        f"{tally.written} packets written: {tally.before} before encapsulation, {tally.after} after"
+    )
+    for tap in taps:
+        _say(
+            f"{tap.name}: {tap.received} packets passed the filter, {tap.dropped} of them were "
+            "dropped by this capture's own socket (forwarding has lost none by that)"
+        )
+
+
+def _status(args: argparse.Namespace) -> "Status | None":
+    from lbfwd.api.client import ApiError, request
+    from lbfwd.supervisor.runtime import ADMIN_SOCKET
+    from lbfwd.supervisor.status import Status
+
+    try:
+        body = request(Path(args.runtime_dir) / ADMIN_SOCKET, "GET", "/v1/status")
+    except ApiError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return None
+    return Status.model_validate_json(body)
+
+
+def _asked(args: argparse.Namespace) -> "Asked":
+    from lbfwd.capture.selection import Asked
+
+    return Asked(
+        service=args.service,
+        backend=args.backend,
+        flow=tuple(args.flow) if args.flow else None,
+        drop=args.drop,
+        before=not args.after,
+        after=not args.before,
+    )
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds, more than 0")
+    return found
+
+
+def _say(text: str) -> None:
+    print(f"lbfwd capture: {text}", file=sys.stderr, flush=True)
+
+
+def _fail(text: str) -> int:
+    _say(text)
+    return 1
