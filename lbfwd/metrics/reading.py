@@ -1,0 +1,42 @@
+"""A node at one moment, as its metrics are made from it. Plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lbfwd.forwarding import Forwarding
+from lbfwd.health.standing import BackendKey as StandingKey
+from lbfwd.health.standing import Standing
+from lbfwd.metrics.tally import PoolProbes, ReloadTally
+from lbfwd.snapshot import BackendKey, ServiceKey
+from lbfwd.supervisor.status import InterfaceStatus, WorkerStatus
+from lbfwd.tables import Counts
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Live flows; ``by_worker`` counts entries in use, by slot: a flow that moved has two."""
+
+    by_service: Mapping[ServiceKey, int] = field(default_factory=dict)
+    by_backend: Mapping[BackendKey, int] = field(default_factory=dict)
+    by_worker: tuple[int, ...] = ()
+    capacity: int = 0
+    """Flows that a worker can hold."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is in force and what was counted; ``forwarding`` None: nothing was published yet."""
+
+    version: str
+    generation: int
+    forwarding: Forwarding | None
+    standings: Mapping[StandingKey, Standing]
+    scales: Mapping[str, int]
+    """By pool: what weights in force are multiplied by (``judge.scale``)."""
+    fingerprints: Mapping[str, str]
+    counts: Counts
+    flows: Flows
+    workers: tuple[WorkerStatus, ...]
+    interfaces: tuple[InterfaceStatus, ...]
+    probes: Mapping[str, PoolProbes]
+    reloads: ReloadTally

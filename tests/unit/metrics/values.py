@@ -1,0 +1,115 @@
+"""A reading for tests: two pools, three services, two workers."""
+
+from ipaddress import ip_address
+
+from lbfwd.config import WorkerSettings
+from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.health.outcome import Outcome
+from lbfwd.health.standing import Condition, Standing
+from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.tally import ProbeTally, ReloadTally
+from lbfwd.slots import Seat, Tenants
+from lbfwd.supervisor.status import InterfaceStatus, RingStatus, WorkerStatus
+from lbfwd.tables import AllTenants, Counts
+
+A, B, C = (ip_address(f"10.0.0.{n}") for n in (11, 12, 13))
+VIP = ip_address("192.0.2.10")
+PATH = PathSpec(bytes(6), bytes(6), ip_address("10.0.0.1"), A, 0, 1500)
+
+
+def standing(condition: Condition, weight: int = 1) -> Standing:
+    return Standing(condition, weight, True, "", 0.0)
+
+
+def worker(slot: int, rings: tuple[RingStatus, ...]) -> WorkerStatus:
+    return WorkerStatus(
+        slot=slot,
+        cpu=2 + slot,
+        pid=4711,
+        state="running" if slot == 0 else "abandoned",
+        restarts=3,
+        heartbeat_age_ms=50,
+        seen=1000,
+        bursts=100,
+        waits=90,
+        frames=999,
+        sends=95,
+        rings=rings,
+        settings=WorkerSettings(ring="v2"),
+    )
+
+
+def interface(name: str) -> InterfaceStatus:
+    return InterfaceStatus(
+        name=name,
+        receives=True,
+        state="up",
+        carrier=True,
+        ifindex=2,
+        mtu=1500,
+        admits_all=True,
+        tx_index=0,
+        device_tx_dropped=8,
+        qdisc_tx_dropped=9,
+    )
+
+
+def forwarding() -> Forwarding:
+    return Forwarding(
+        hash_key=bytes(16),
+        services=(
+            ServiceState("http", VIP, "tcp", 80, "5-tuple", "web"),
+            ServiceState("any", VIP, "udp", 0, "source", "web"),
+            ServiceState("new", VIP, "tcp", 81, "5-tuple", "slow"),
+        ),
+        pools=(
+            PoolState("web", 251, (Member("a", A, 2, (PATH,)), Member("b", B, 3, ()))),
+            PoolState("slow", 251, (Member("c", C, 5, (PATH,)),)),
+        ),
+    )
+
+
+def probes() -> ProbeTally:
+    tally = ProbeTally()
+    tally.keep(["web"])
+    tally.count(["web"], Outcome("passed", duration_s=0.001))
+    tally.count(["web"], Outcome("passed", duration_s=0.003))
+    tally.count(["web"], Outcome("timeout", "no answer", 60.0))
+    return tally
+
+
+def counts() -> Counts:
+    """Service ``http`` sits in slot 1, and had 10 packets of 100 bytes before it came."""
+    services = Tenants({(VIP, "tcp", 80): Seat(1, 2), (VIP, "udp", 0): Seat(0, 1),
+                        (VIP, "tcp", 81): Seat(2, 1)},
+                       {(VIP, "tcp", 80): (10, 100), (VIP, "udp", 0): (0, 0),
+                        (VIP, "tcp", 81): (0, 0)})  # fmt: skip
+    keys = (("web", "a", A), ("web", "b", B), ("slow", "c", C))
+    backends = Tenants(
+        {key: Seat(slot, 1) for slot, key in enumerate(keys)}, dict.fromkeys(keys, (0, 0))
+    )
+    return Counts(
+        AllTenants(forwarding().services, services, backends),
+        ([0, 24700, 0], [0, 2**53 + 101, 0]),
+        ([12345, 1, 0], [67890, 2, 0]),
+        drops={"not_ip": 0, "fragment": 17},
+        events={"flow_new": 23, "reset_sent": 0},
+    )
+
+
+def reading() -> Reading:
+    rings = (RingStatus(interface="eth0", packets=600, drops=5, freezes=1),)
+    return Reading(
+        version="9.9",
+        generation=42,
+        forwarding=forwarding(),
+        standings={("web", "a"): standing("up"), ("web", "b"): standing("down")},
+        scales={"web": 1, "slow": 10},
+        fingerprints={"http": "00112233aabbccdd", "any": "ff", "new": "ee"},
+        counts=counts(),
+        flows=Flows({(VIP, "tcp", 80): 7}, {("web", "a", A): 7}, (5, 2), 1024),
+        workers=(worker(0, rings), worker(1, ())),
+        interfaces=(interface("eth0"),),
+        probes=probes().by_pool(),
+        reloads=ReloadTally(),
+    )
