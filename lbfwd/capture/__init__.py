@@ -1,0 +1,1 @@
+"""``lbfwd capture``: packets before and after encapsulation, as pcapng."""
