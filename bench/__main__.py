@@ -12,7 +12,18 @@ from pathlib import Path
 from bench.result import RESULTS, line
 from bench.target import Target, from_plain
 
-BENCHMARKS = ("path", "flow_table", "tables", "memory", "forward", "latency", "reload", "tuning")
+BENCHMARKS = (
+    "path",
+    "flow_table",
+    "tables",
+    "memory",
+    "forward",
+    "latency",
+    "reload",
+    "tuning",
+    "probes",
+    "metrics",
+)
 
 
 def run(name: str, out: Path) -> bool:

@@ -35,7 +35,7 @@ def replaced(text: str, name: str, block: str) -> str:
     """
     before, mark, rest = text.partition(begin(name))
     _, end, after = rest.partition(END)
-    if not end or mark in after:
+    if not end or text.count(begin(name)) != 1:
         raise ValueError(f"the document needs the marks {begin(name)!r} and {END!r} once")
     return f"{before}{mark}\n\n{block}\n{END}{after}"
 

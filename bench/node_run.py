@@ -56,7 +56,7 @@ class Node:
         self._log = own / "log"
         file = own / "lbfwd.toml"
         file.write_text(text, encoding="utf-8")
-        command = self._command("run", "-c", str(file))
+        command = self._command("run", "-c", str(file), "--state-dir", str(own / "state"))
         with self._log.open("a", encoding="utf-8") as log:
             self.process = self._host.start(*command, stdout=log, stderr=log)
 

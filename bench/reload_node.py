@@ -3,11 +3,10 @@
 import json
 import mmap
 import os
-import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from bench.probe import prefer
 from bench.rings import Rings
 from bench.stage import BACKENDS, FORWARD_CPU, IN, OUT, Stage
 from bench.stream import NS_A_MS
+from lbfwd.api.client import request
 from lbfwd.demo.lab import LabError, eventually
 from lbfwd.shared import CONTROL_BYTES, Control
 from lbfwd.supervisor.runtime import ADMIN_SOCKET
@@ -117,13 +117,19 @@ class Watch(threading.Thread):
         self._slots, self._control, self._supervisor = range(workers), control, supervisor
         self._before, self._ran = min(self._generations()), ran_ns(supervisor)
         self.seen = self.cpu = 0
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Look no more: what is looked at goes away."""
+        self._given_up = True
+        self.join()
 
     def run(self) -> None:
         """Look until it is so."""
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_WATCH_PRIORITY))
         deadline = time.monotonic() + ANSWER_S
         while min(self._generations()) <= self._before:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._given_up:
                 return
             time.sleep(LOOK_S)
         self.seen = time.time_ns()
@@ -139,17 +145,6 @@ def ran_ns(pid: int) -> int:
     return sum(Thread(pid, int(task.name)).ran_ns() for task in tasks)
 
 
-def ask(path: Path) -> None:
-    """Ask for a reload at the admin socket, however long the answer takes. Raises LabError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as admin:
-        admin.settimeout(ANSWER_S)
-        admin.connect(str(path))
-        admin.sendall(b"POST /reload HTTP/1.0\r\n\r\n")
-        answer = b"".join(iter(lambda: admin.recv(65536), b""))
-    if answer.split(maxsplit=2)[1:2] != [b"200"]:
-        raise LabError(f"the reload was refused: {answer.decode(errors='replace')}")
-
-
 class Changing:
     """A node, ready, whose configuration can be changed."""
 
@@ -160,10 +155,10 @@ class Changing:
         self._workers: list[int] = []
         self._file.write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(self._file)]
+        state = str(directory / "state")
+        places = ["--runtime-dir", str(self._runtime), "--state-dir", state]
         with self._log.open("w", encoding="utf-8") as log:
-            self.process = stage.node.start(
-                *command, "--runtime-dir", str(self._runtime), stdout=log, stderr=log
-            )
+            self.process = stage.node.start(*command, *places, stdout=log, stderr=log)
 
     def wait(self) -> None:
         """Wait until it is ready, and give its workers their cores. Raises LabError.
@@ -175,18 +170,25 @@ class Changing:
         for pid in self._workers:
             prefer(pid)
 
-    def reload(self, text: str) -> Reload:
-        """Have it take up another configuration. Raises LabError."""
+    def write(self, text: str) -> None:
+        """Replace the configuration's file; nothing happens yet."""
         self._file.write_text(text, encoding="utf-8")
+
+    def ask(self, verb: str, body: Mapping[str, str] | None = None) -> Reload:
+        """Ask for something that makes a new generation. Raises LabError or ApiError."""
         with controlling(self._runtime) as control:
             watch = Watch(control, len(self._workers), self.process.pid)
             watch.start()
             asked = time.time_ns()
-            ask(self._runtime / ADMIN_SOCKET)
+            try:
+                request(self._runtime / ADMIN_SOCKET, "POST", f"/v1/{verb}", body, ANSWER_S)
+            except BaseException:
+                watch.give_up()
+                raise
             answered = time.time_ns()
             watch.join()
         if not watch.seen:
-            raise LabError("a reload has made no new generation, or not every worker uses it")
+            raise LabError(f"{verb} has made no new generation, or not every worker uses it")
         return Reload(asked, watch.seen, answered, watch.cpu)
 
     def _events(self, name: str) -> list[dict[str, Any]]:

@@ -75,7 +75,13 @@ def test_a_device_that_the_user_may_not_open_is_named() -> None:
 IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 
 
-@pytest.mark.parametrize("wrap", [(), IN_BACKGROUND], ids=["foreground", "background"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param((), id="foreground"),
+        pytest.param(IN_BACKGROUND, id="background", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_half_way_leaves_nothing(wrap: Sequence[str]) -> None:
     before = traces()
     with demo(wrap=wrap) as show:

@@ -44,5 +44,5 @@ def test_only_events_make_it_look_at_the_kernel(monkeypatch):
 def test_a_part_that_cannot_be_kept_is_told_and_tried_again(monkeypatch):
     part = Mock(sync=Mock(side_effect=[run.BackendError("no way"), None]))
     log = keep(monkeypatch, Watch(True, True), [{}] * 3, part)
-    assert log.error.mock_calls == [call("not_kept", part="Mock", reason="no way")]
+    assert log.error.mock_calls == [call("part_not_kept", part="Mock", reason="no way")]
     assert part.sync.call_count == 2
