@@ -20,7 +20,14 @@ Result = Mapping[str, Any]
 SCENARIOS = ("one flow", "65536 flows", "1048576 flows", "miss", "miss without SYN")
 LOADS = ("1 %", "50 %", "90 %")
 CONTESTANTS = ("lbfwd", "linear reflector", "plain reflector", "testpmd io")
-HEADLINES = ("lbfwd / linear reflector", "lbfwd / testpmd io", "÷ one flow", "added")
+HEADLINES = (
+    "lbfwd / linear reflector",
+    "lbfwd / testpmd io",
+    "÷ one flow",
+    "added",
+    "instructions a packet",
+    "population",
+)
 
 
 def begin(name: str) -> str:
