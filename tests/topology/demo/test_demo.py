@@ -102,6 +102,7 @@ def test_killed_half_way_it_leaves_nothing() -> None:
         assert_nothing_left(show, before)
 
 
+@pytest.mark.slow
 def test_a_broken_backend_is_noticed() -> None:
     before = traces()
     with demo() as show:

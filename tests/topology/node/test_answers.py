@@ -77,7 +77,7 @@ def test_nobody_replies(site: Site, family: int) -> None:
     assert growth(site, family, "drop") == (0, 0, {"echo_refused": PINGS})
 
 
-@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("family", [pytest.param(4, marks=pytest.mark.slow), 6])
 def test_a_flood_of_pings_is_answered_at_a_bounded_rate(site: Site, family: int) -> None:
     reload(site, with_echo("reply"))
     before = site.node.status()["drops"]
