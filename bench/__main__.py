@@ -21,7 +21,6 @@ BENCHMARKS = (
     "latency",
     "reload",
     "tuning",
-    "probes",
     "metrics",
 )
 
