@@ -15,13 +15,10 @@ static inline int census_superseded(const struct lbfwd_flows *flows, uint64_t ke
     uint32_t service = flow_service(value, key), age = flow_age_s(value, context->now_s);
 
     for (uint32_t worker = 0; worker < flows->workers; worker++) {
-        const struct lbfwd_flow_bucket *region = flow_region(flows, worker);
         uint64_t other;
         if (worker == flows->slot)
             continue;
-        other = read_foreign(&region[home.first], key, service, context);
-        if (!other)
-            other = read_foreign(&region[home.second], key, service, context);
+        other = read_flow(flow_region(flows, worker), &home, service, context);
         if (other && flow_age_s(other, context->now_s) < age + (worker < flows->slot))
             return 1;
     }
@@ -82,14 +79,12 @@ static inline int flow_census(const void *memory, uint64_t bytes, const uint16_t
                               uint16_t now_s, struct lbfwd_flow_row *rows, uint32_t count)
 {
     const struct lbfwd_flows_header *header = memory;
-    struct lbfwd_snapshot snapshot = {0};
-    const struct lbfwd_flow_context context = {&snapshot, now_s};
+    const struct lbfwd_flow_context context = {lifetimes_s, now_s};
     struct lbfwd_flows flows = {0};
     int error = is_power_of_two(count) ? census_check(header, bytes) : -EINVAL;
 
     if (error)
         return error;
-    memcpy(snapshot.lifetimes_s, lifetimes_s, sizeof snapshot.lifetimes_s);
     flows.all = (const void *)((const uint8_t *)memory + LBFWD_FLOWS_HEADER);
     flows.buckets = header->buckets;
     flows.workers = header->workers;

@@ -84,7 +84,8 @@ static inline enum lbfwd_drop answer_too_big(struct lbfwd_worker *w, const struc
         return LBFWD_DROP_TOO_BIG; /* RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e) */
     answer = begin_answer(w, frame, ANSWER_TOO_BIG);
     if (answer.slot)
-        end_answer(w, answer, write_too_big(tx_frame(answer.slot), frame, packet, mtu > least ? mtu : least),
+        end_answer(w, answer,
+                   write_too_big(tx_frame(answer.slot), frame, packet, mtu > least ? mtu : least),
                    LBFWD_EVENT_TOO_BIG_SENT);
     return LBFWD_DROP_TOO_BIG;
 }
@@ -104,7 +105,8 @@ static inline enum lbfwd_drop answer_empty(struct lbfwd_worker *w, const struct 
     if (!answer.slot)
         return LBFWD_DROP_NO_BACKEND;
     if (tcp)
-        end_answer(w, answer, write_reset(tx_frame(answer.slot), frame, packet), LBFWD_EVENT_RESET_SENT);
+        end_answer(w, answer, write_reset(tx_frame(answer.slot), frame, packet),
+                   LBFWD_EVENT_RESET_SENT);
     else
         end_answer(w, answer, write_port_unreachable(tx_frame(answer.slot), frame, packet),
                    LBFWD_EVENT_UNREACHABLE_SENT);

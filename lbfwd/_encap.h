@@ -31,7 +31,7 @@ STEP void complete_outer_ipv4(uint8_t *ip, uint8_t tos, uint16_t total, uint16_t
 }
 
 STEP void complete_outer_ipv6(uint8_t *ip, uint8_t traffic_class, uint16_t payload,
-                                       uint32_t entropy)
+                              uint32_t entropy)
 {
     store_be16(ip, (uint16_t)(0x6000 | traffic_class << 4));
     store_be16(ip + 4, payload);

@@ -35,7 +35,7 @@ struct lbfwd_flows {
 
 /* What a look-up needs to know besides the key. */
 struct lbfwd_flow_context {
-    const struct lbfwd_snapshot *snapshot; /* lifetimes */
+    const uint16_t *lifetimes_s; /* by enum lbfwd_flow_state */
     uint16_t now_s;
 };
 
@@ -80,7 +80,7 @@ static inline int flow_expired(uint64_t value, const struct lbfwd_flow_context *
 {
     enum lbfwd_flow_state state = flow_state(value);
     return state == LBFWD_FLOW_FREE ||
-           flow_age_s(value, context->now_s) > context->snapshot->lifetimes_s[state];
+           flow_age_s(value, context->now_s) > context->lifetimes_s[state];
 }
 
 /* Where the flow's entry is, if it has one. */
@@ -163,6 +163,15 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
     return 0;
 }
 
+/* The flow's value in a worker's region, or 0. */
+static inline uint64_t read_flow(const struct lbfwd_flow_bucket *region,
+                                 const struct lbfwd_flow_home *home, uint32_t service,
+                                 const struct lbfwd_flow_context *context)
+{
+    uint64_t value = read_foreign(&region[home->first], home->key, service, context);
+    return value ? value : read_foreign(&region[home->second], home->key, service, context);
+}
+
 static inline const struct lbfwd_flow_bucket *flow_region(const struct lbfwd_flows *flows,
                                                           uint32_t worker)
 {
@@ -179,13 +188,10 @@ static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows,
     uint64_t latest = 0;
 
     for (uint32_t worker = 0; worker < flows->workers; worker++) {
-        const struct lbfwd_flow_bucket *region = flow_region(flows, worker);
         uint64_t value;
         if (worker == flows->slot)
             continue;
-        value = read_foreign(&region[home->first], home->key, service, context);
-        if (!value)
-            value = read_foreign(&region[home->second], home->key, service, context);
+        value = read_flow(flow_region(flows, worker), home, service, context);
         if (value && (!latest || flow_age_s(value, context->now_s) < flow_age_s(latest, context->now_s)))
             latest = value;
     }
@@ -222,7 +228,7 @@ static inline struct lbfwd_flow_vacancy find_vacancy(struct lbfwd_flow_bucket *b
     return vacancy;
 }
 
-/* The unconfirmed entry that waits longest, at least as long as `least` (age + 1); or NULL. */
+/* The unconfirmed entry that waits longest, and longer than `least` (age + 1); or NULL. */
 static inline struct lbfwd_flow_entry *find_unconfirmed(struct lbfwd_flow_bucket *bucket,
                                                         const struct lbfwd_flow_context *context,
                                                         uint32_t *least)

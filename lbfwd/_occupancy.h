@@ -9,15 +9,13 @@ static inline int64_t flows_in_use(const void *memory, uint64_t bytes, const uin
                                    uint16_t now_s, uint32_t worker)
 {
     const struct lbfwd_flows_header *header = memory;
-    struct lbfwd_snapshot snapshot = {0};
-    const struct lbfwd_flow_context context = {&snapshot, now_s};
+    const struct lbfwd_flow_context context = {lifetimes_s, now_s};
     const struct lbfwd_flow_bucket *region;
     int64_t live = 0;
     int error = census_check(header, bytes);
 
     if (error || worker >= header->workers)
         return error ? error : -EINVAL;
-    memcpy(snapshot.lifetimes_s, lifetimes_s, sizeof snapshot.lifetimes_s);
     region = (const void *)((const uint8_t *)memory + LBFWD_FLOWS_HEADER);
     region += (uint64_t)worker * header->buckets;
     for (uint64_t i = 0; i < (uint64_t)header->buckets * LBFWD_FLOW_WAYS; i++)

@@ -120,8 +120,6 @@ RARE enum lbfwd_drop parse_ipv4_options(struct lbfwd_packet *packet, const uint8
 
     if (ip[0] >> 4 != 4 || header < IPV4_BYTES)
         return LBFWD_DROP_BAD_IP_HEADER;
-    if (load_be16(ip + 2) >= header && header > available)
-        return LBFWD_DROP_TRUNCATED;
     return parse_ipv4_header(packet, ip, available, header);
 }
 
@@ -218,13 +216,6 @@ STEP enum lbfwd_drop parse_ipv6(const struct lbfwd_frame *frame, struct lbfwd_pa
     packet->key_length = LBFWD_KEY6;
     packet->fragment_offset = 0;
     return LBFWD_DROP_NONE;
-}
-
-/* family: of the packet; a constant where it is called, so that each has code of its own. */
-STEP enum lbfwd_drop parse_ip(const struct lbfwd_frame *frame, struct lbfwd_packet *packet,
-                              uint8_t family)
-{
-    return family == 4 ? parse_ipv4(frame, packet) : parse_ipv6(frame, packet);
 }
 
 STEP void fill_key(struct lbfwd_packet *packet, const uint8_t *addresses, uint32_t bytes,

@@ -12,16 +12,12 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "_encap.h"
+#include "_reply.h"
 #include "_socket.h"
-#include "_worker.h"
 
 #define PROBE_NAMES 65536
 #define PROBE_BYTES 65536    /* no IP packet is larger */
 #define PROBE_BATCH 64       /* packets between two looks at the wake descriptor */
-#define PROBE_IPV4 4
-#define PROBE_ECHO_REQUEST 8       /* RFC 792 */
-#define PROBE_ECHO_REQUEST_V6 128  /* RFC 4443 */
 
 struct probe_aim {
     struct lbfwd_path path;
@@ -50,8 +46,8 @@ static inline int probe_read_name(struct lbfwd_cursor cursor, uint8_t protocol, 
 
     if (!header)
         return 0;
-    if ((protocol == IPPROTO_ICMP && header[0] == PROBE_ECHO_REQUEST) ||
-        (protocol == IPPROTO_ICMPV6 && header[0] == PROBE_ECHO_REQUEST_V6))
+    if ((protocol == IPPROTO_ICMP && header[0] == ICMP4_ECHO_REQUEST) ||
+        (protocol == IPPROTO_ICMPV6 && header[0] == ICMP6_ECHO_REQUEST))
         at = 4;
     else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
         return 0;
@@ -63,22 +59,23 @@ static inline int probe_read_name(struct lbfwd_cursor cursor, uint8_t protocol, 
 static inline int probe_parse(const uint8_t *data, uint32_t length, struct probe_packet *packet)
 {
     struct lbfwd_cursor cursor = {data, length};
-    const uint8_t *ip = take(&cursor, 20);
+    const uint8_t *ip = take(&cursor, IPV4_BYTES);
 
     if (!ip)
         return 0;
-    if (ip[0] >> 4 == PROBE_IPV4) {
+    if (ip[0] >> 4 == 4) {
         uint32_t header = (uint32_t)(ip[0] & 15) * 4;
-        if (header < 20 || !take(&cursor, header - 20) || load_be16(ip + 6) & 0x3fff)
+        if (header < IPV4_BYTES || !take(&cursor, header - IPV4_BYTES) ||
+            load_be16(ip + 6) & IPV4_FRAGMENTED)
             return 0;
         packet->tos = ip[1];
-        packet->ethertype_be16 = htons(ETH_P_IP);
+        packet->ethertype_be16 = __builtin_bswap16(ETHERTYPE_IPV4);
         return probe_read_name(cursor, ip[9], &packet->name);
     }
-    if (ip[0] >> 4 != 6 || !take(&cursor, 20))
+    if (ip[0] >> 4 != 6 || !take(&cursor, IPV6_BYTES - IPV4_BYTES))
         return 0;
     packet->tos = (uint8_t)(load_be16(ip) >> 4);
-    packet->ethertype_be16 = htons(ETH_P_IPV6);
+    packet->ethertype_be16 = __builtin_bswap16(ETHERTYPE_IPV6);
     return probe_read_name(cursor, ip[6], &packet->name);
 }
 

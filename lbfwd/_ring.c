@@ -102,7 +102,8 @@ STEP enum lbfwd_drop identify_ip(struct lbfwd_worker *w, struct lbfwd_job *job,
     const struct lbfwd_vip *vip;
     enum lbfwd_drop reason;
 
-    if (UNLIKELY(reason = parse_ip(job->frame, packet, family)))
+    reason = family == 4 ? parse_ipv4(job->frame, packet) : parse_ipv6(job->frame, packet);
+    if (UNLIKELY(reason))
         return reason;
     if (UNLIKELY(!w->published || !(vip = find_vip(&w->view, packet, family, recent))))
         return LBFWD_DROP_NO_VIP;

@@ -18,8 +18,8 @@
 #include "_contract.h"
 
 /* The kernel refuses the frame at the head this often without any progress: it is dropped. */
-#define TX_AHEAD 4            /* slots */
 #define TX_PATIENCE 8
+#define TX_AHEAD 4            /* so many slots before it is filled a slot is prefetched */
 #define TX_LEAST (14 + 1280)  /* a slot has room for any answer of the node, whatever the MTU: _reply.h */
 
 struct lbfwd_owner {          /* whom a pending frame counts for */

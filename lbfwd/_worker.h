@@ -79,17 +79,22 @@ static inline void *map_file(int fd, uint64_t bytes, int protection, int sharing
  * madvise(2), MADV_COLLAPSE): a table that is read at random costs a page walk a look otherwise. */
 static inline void *map_shared_huge(int fd, uint64_t bytes)
 {
-    uint64_t reserved = bytes + HUGE_PAGE;
-    uint8_t *place = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *map;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+    uint64_t reserved = whole + HUGE_PAGE, before;
+    uint8_t *place = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *map;
 
     if (place == MAP_FAILED)
         return NULL;
-    map = place + (-(uintptr_t)place & (HUGE_PAGE - 1));
-    if (map != place)
-        munmap(place, (uint64_t)(map - place));
-    munmap(map + bytes, (uint64_t)(place + reserved - map) - bytes);
-    if (mmap(map, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+    before = -(uintptr_t)place & (HUGE_PAGE - 1);
+    map = mmap(place + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (map == MAP_FAILED) {
+        munmap(place, reserved);
         return NULL;
+    }
+    if (before)
+        munmap(place, before);
+    munmap(place + before + whole, reserved - before - whole); /* at least a page */
     (void)madvise(map, bytes, MADV_COLLAPSE);
     return map;
 }
@@ -214,7 +219,8 @@ static inline uint64_t now_ns(void)
 
 static inline struct lbfwd_flow_context flow_context(const struct lbfwd_worker *w)
 {
-    return (struct lbfwd_flow_context){w->view.snapshot, (uint16_t)(w->now_ms / 1000)};
+    const uint16_t *lifetimes_s = w->published ? w->view.snapshot->lifetimes_s : NULL;
+    return (struct lbfwd_flow_context){lifetimes_s, (uint16_t)(w->now_ms / 1000)};
 }
 
 static inline void count_event(struct lbfwd_worker *w, enum lbfwd_event event)

@@ -30,7 +30,7 @@ static inline void wait_a_little(void)
 #define MOST_READS 2000000000u
 
 static struct lbfwd_flow_bucket bucket;
-static struct lbfwd_snapshot snapshot = {.lifetimes_s = {0, 100, 100, 100, 100}};
+static const uint16_t lifetimes_s[] = {0, 100, 100, 100, 100};
 static int enough;
 
 static uint64_t key_of(uint32_t flow)
@@ -51,7 +51,7 @@ static void *write_in_turn(void *unused)
 
 int main(void)
 {
-    struct lbfwd_flow_context context = {&snapshot, 0};
+    struct lbfwd_flow_context context = {lifetimes_s, 0};
     uint32_t found = 0, torn = 0;
     pthread_t writer;
 
