@@ -4,7 +4,7 @@
 #   make demo      real traffic through lbfwd in network namespaces (root or ordinary user)
 #   make test      linters and tests, without the slow ones (root)
 #   make test-all  the slow ones, too
-#   make bench     every figure that the documents state, and the table of targets (root)
+#   make bench     the benchmarks, their figures in the documents, the table of targets (root)
 #   make lint | build | dist | clean
 #
 # PYTHON=python3.12 chooses the interpreter, CC=clang the compiler, PYTEST_ARGS="-k guard" the tests,
@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PREREQUISITES := deploy/prerequisites.sh
 C_FILES := $(filter-out lbfwd/_ringlib.c, $(wildcard lbfwd/*.c))
-C_LINT := -std=gnu11 -O2 -Wall -Wextra -Werror -fno-strict-aliasing -c -o /dev/null
+C_LINT := -std=gnu11 -O2 -Wall -Wextra -Werror -fno-strict-aliasing -Ilbfwd -c -o /dev/null
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -47,7 +47,7 @@ lint: build $(VENV)/.stamp-dev $(VENV)/.stamp-bench # mypy reads the benchmarks,
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary lbfwd workers bench
 	@for compiler in gcc clang; do \
-	    for file in $(C_FILES); do $$compiler $(C_LINT) $$file; done; \
+	    for file in $(C_FILES) $(wildcard bench/*.c); do $$compiler $(C_LINT) $$file; done; \
 	done
 
 build: $(VENV)/.stamp-build

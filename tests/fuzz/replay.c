@@ -2,9 +2,10 @@
  *
  *   replay CONTROL ARENA COUNTERS FLOWS FRAMES SEED ROUNDS
  *
- * FRAMES holds records: a length (uint32_t, host order), then virtio_net_hdr and frame. Each is
- * forwarded from memory of exactly its size. Then, ROUNDS times, a copy of the published state is
- * damaged at random: it is refused, or frames are forwarded with it; neither may go wrong. */
+ * FRAMES holds records: a length (uint32_t, host order), then virtio_net_hdr and frame. They are
+ * forwarded in bursts, each from memory of exactly its size. Then, ROUNDS times, a copy of the
+ * published state is damaged at random: it is refused, or frames are forwarded with it; neither may
+ * go wrong. */
 #include "_ring.c"
 #include "_setup.c"
 
@@ -12,6 +13,7 @@
 #include <stdio.h>
 
 #define TX_RINGS 2
+#define TX_BLOCKS 32 /* of 64 frames: super-frames of a burst become many */
 #define FRAMES_A_ROUND 8
 #define BEGIN_MS 1000000
 
@@ -65,6 +67,8 @@ static uint8_t *next_record(struct corpus *corpus, uint32_t *length)
     record = malloc(*length);
     if (!record)
         fail("out of memory");
+    if (*length < VNET_BYTES)
+        fail("a record is too short");
     memcpy(record, corpus->bytes + corpus->at, *length);
     corpus->at += *length;
     return record;
@@ -86,17 +90,35 @@ static uint64_t take_sent(struct lbfwd_worker *w)
     return sum;
 }
 
-static void replay(struct lbfwd_worker *w, struct corpus *corpus, uint64_t most)
+/* As a ring hands them over: `most` frames at once, or as many as there are. Returns how many. */
+static uint32_t replay_burst(struct lbfwd_worker *w, struct corpus *corpus, uint32_t most)
 {
-    static uint64_t now_ms = BEGIN_MS; /* a millisecond a frame */
-    uint32_t length;
-    uint8_t *record;
+    static uint64_t now_ms = BEGIN_MS; /* a millisecond a burst */
+    struct lbfwd_frame frames[LBFWD_BURST];
+    uint8_t *records[LBFWD_BURST];
+    uint32_t length, n = 0;
 
-    for (uint64_t n = 0; n < most && (record = next_record(corpus, &length)); n++) {
-        (void)!lbfwd_worker_forward(w, record, length, now_ms++);
-        take_sent(w);
-        free(record);
-    }
+    for (; n < most && (records[n] = next_record(corpus, &length)); n++)
+        frames[n] = frame_in_memory(records[n], length);
+    begin_references(w);
+    w->now_ms = now_ms++;
+    ADD_COUNT(w->slot->seen, n);
+    tick(w);
+    forward_frames(w, frames, n);
+    end_references(w);
+    take_sent(w);
+    for (uint32_t i = 0; i < n; i++)
+        free(records[i]);
+    return n;
+}
+
+/* Bursts of every size: frames alone, and frames among others. */
+static void replay(struct lbfwd_worker *w, struct corpus *corpus)
+{
+    uint32_t size = 1;
+
+    while (replay_burst(w, corpus, size))
+        size = size % LBFWD_BURST + 1;
 }
 
 /* Every frame that was seen is in one counter, or waits for its datagram's first. */
@@ -159,7 +181,7 @@ static int forward_damaged(struct lbfwd_worker *w, const uint8_t *good, struct c
         w->view = view_of(arena, offset);
         if (corpus->at == corpus->length)
             corpus->at = 0;
-        replay(w, corpus, FRAMES_A_ROUND);
+        replay_burst(w, corpus, FRAMES_A_ROUND);
     }
     free(arena);
     return accepted;
@@ -180,7 +202,7 @@ static void damage_rounds(struct lbfwd_worker *w, struct corpus *corpus, uint64_
 
 int main(int argc, char **argv)
 {
-    struct lbfwd_geometry tx = {.version = 3, .block_bytes = 1 << 17, .blocks = 1,
+    struct lbfwd_geometry tx = {.version = 3, .block_bytes = 1 << 17, .blocks = TX_BLOCKS,
                                 .frame_bytes = 2048};
     struct lbfwd_worker *w;
     struct corpus corpus;
@@ -194,7 +216,7 @@ int main(int argc, char **argv)
         if (lbfwd_worker_add_tx(w, ring, -1, &tx))
             fail("no TX ring");
     corpus = read_corpus(argv[5]);
-    replay(w, &corpus, UINT64_MAX);
+    replay(w, &corpus);
     check_counters(w);
     damage_rounds(w, &corpus, strtoull(argv[6], NULL, 0) | 1, strtoull(argv[7], NULL, 0));
     check_counters(w);

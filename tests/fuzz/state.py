@@ -142,6 +142,7 @@ def _single() -> Iterator[Record]:
         ip(4) / ICMP(type=8) / Raw(b"ping"),
         ip(6) / ICMPv6EchoRequest(data=b"ping"),
         ip(6) / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / UDP(sport=1, dport=84),
+        ip(6, nh=44, plen=7) / Raw(b"\x11\0\0\1\0\0\0"),  # a byte of the extension is missing
         IPv6(src=CLIENT[6], dst=VIP[6], tc=255) / TCP(sport=1, dport=88),
         *[ip(4) / ICMP(type=3, code=4) / quoted4 / transport for transport in transports],
         *[ip(6) / ICMPv6DestUnreach() / quoted6 / transport for transport in transports],

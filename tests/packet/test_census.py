@@ -86,6 +86,20 @@ def test_what_was_not_seen_for_long_does_not_live(make_bench: BenchMaker) -> Non
     assert count(node)[0] == expected
 
 
+def test_how_full_each_workers_table_is(make_bench: BenchMaker) -> None:
+    """By entries: a flow that went to another worker has one in each; the old ones do not count."""
+    node = make_bench(STATE, workers=2)
+    for port in range(2000, 2010):
+        node.forward(packet("udp", port), now_ms=now_ms(TIMES.unconfirmed_s + 3))
+    assert node.tables.flows_in_use(TIMES) == (0, 0)
+    packets = [packet("udp", port) for port in range(1000, 1100)]
+    for data in packets:
+        node.forward(data, now_ms=now_ms())
+    for data in packets[:30]:
+        node.forward(data, now_ms=now_ms(), worker=1)
+    assert node.tables.flows_in_use(TIMES) == (100, 30)
+
+
 def test_flows_of_what_is_not_configured_any_more_are_left_out(make_bench: BenchMaker) -> None:
     node = make_bench(STATE)
     packets = [packet(p, port) for p in ("tcp", "udp") for port in range(1000, 1100)]

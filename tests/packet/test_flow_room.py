@@ -1,6 +1,7 @@
 """Who gives way when the flow table is full: nobody whose flow lives. And how much fits."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.packet.test_flows import HEAVY, SECOND, begin, chosen, members, state
 
 ONE_BUCKET = 1  # flows: room for 1.5, in whole buckets of 4
 WAYS = 4
+WORKERS, HUGE_PAGE = 40, 2 << 20
 
 
 @pytest.fixture
@@ -124,3 +126,20 @@ def test_expired_flows_are_no_burden(make_bench: BenchMaker) -> None:
     events = node.tables.totals().events
     assert events["flow_evicted"] == before.events["flow_evicted"]
     assert events["flow_table_full"] - before.events["flow_table_full"] <= 20
+
+
+@pytest.mark.parametrize("size", [ONE_BUCKET, 1000, 87_380], ids=["64 B", "24 KB", "2 MiB"])
+def test_a_worker_that_ends_leaves_no_address_space_behind(
+    make_bench: BenchMaker, size: int
+) -> None:
+    """Room for huge pages is kept around flow tables, whether or not they end where a page ends."""
+    node = make_bench(state(members()), flows=size)
+    before = address_space()
+    for _ in range(WORKERS):
+        node.new_worker(0).close()
+    assert address_space() - before < WORKERS * HUGE_PAGE // 4  # the allocator keeps some, once
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")

@@ -11,9 +11,13 @@ import pytest
 from lbfwd import config
 
 ROOT = Path(__file__).parents[2]
-PYTHON = sorted(p for room in ("lbfwd", "workers") for p in (ROOT / room).rglob("*.py"))
+PYTHON = sorted(p for room in ("lbfwd", "workers", "bench") for p in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-C = sorted(p for p in (ROOT / "lbfwd").glob("_*.[ch]") if p.name != "_ringlib.c")
+C = sorted(
+    p
+    for p in [*(ROOT / "lbfwd").glob("_*.[ch]"), *(ROOT / "bench").glob("*.c")]
+    if p.name != "_ringlib.c"
+)
 PYTHON_FUNCTION_LINES = 30
 C_FUNCTION_LINES = 40
 FILE_LINES = 400
@@ -91,11 +95,12 @@ def test_the_configuration_in_the_readme_is_one() -> None:
     assert [service.pool for service in parsed.services] == ["web", "web"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/install.md"])
-def test_documents_point_at_files_that_exist(document: str) -> None:
-    path = ROOT / document
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
-    assert links
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_documents_point_at_files_that_exist(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[)#]", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
