@@ -1,16 +1,24 @@
 """All benchmarks, one after another, and the table of targets: ``python -m bench [NAME …]``.
 
-Exits 1 when a target is missed by its whole interval, or a benchmark failed.
+Results in their usual place are put into the documents. Exits 1 when a target is missed by its
+whole interval, or a benchmark failed.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from bench import document
+from bench.ending import end_cleanly
 from bench.result import RESULTS, line
 from bench.target import Target, from_plain
+from lbfwd.demo.lab import stop
+
+TIDY_S = 120.0  # stopping what a benchmark runs takes up to 10 s a process
 
 BENCHMARKS = (
     "path",
@@ -29,7 +37,19 @@ def run(name: str, out: Path) -> bool:
     """Run one benchmark in a process of its own."""
     print(f"== {name}", flush=True)
     command = [sys.executable, "-m", f"bench.{name}", "--out", str(out)]
-    return subprocess.run(command, check=False).returncode == 0
+    begun = time.monotonic()
+    success = succeeds(command)
+    print(f"{name}: took {time.monotonic() - begun:.0f} s", flush=True)
+    return success
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    """Run a command to its end; who ends us ends it, too, and waits until it has tidied up."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait() == 0
+    finally:
+        stop(process, TIDY_S)
 
 
 def targets_of(name: str, out: Path) -> list[Target]:
@@ -40,6 +60,7 @@ def targets_of(name: str, out: Path) -> list[Target]:
 
 def main() -> int:
     """Run and report."""
+    end_cleanly()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -55,6 +76,8 @@ def main() -> int:
         print(line(target))
     for name in failed:
         print(f"  {name}: failed")
+    if chosen.out == RESULTS:
+        document.main()
     return 1 if failed or any(target.missed for target in targets) else 0
 
 

@@ -26,6 +26,10 @@ class Thread:
     pid: int
     tid: int
 
+    def prefer(self) -> None:
+        """Put it before whatever else wants its core, as if the core were isolated."""
+        os.sched_setscheduler(self.tid, os.SCHED_FIFO, os.sched_param(REAL_TIME))
+
     def ran_ns(self) -> int:
         """Return how long it had a core; exact while it stands still."""
         return self._schedstat()[0]
@@ -63,7 +67,7 @@ class Contestant:
     def prefer(self) -> None:
         """Put its threads before whatever else wants their cores."""
         for thread in self.forwarders:
-            os.sched_setscheduler(thread.tid, os.SCHED_FIFO, os.sched_param(REAL_TIME))
+            thread.prefer()
 
     def freeze(self) -> None:
         """Stop everything, the watchers first; returns when all stand still."""

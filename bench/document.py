@@ -19,6 +19,19 @@ END = "<!-- end of figures -->"
 Result = Mapping[str, Any]
 SCENARIOS = ("one flow", "65536 flows", "1048576 flows", "miss", "miss without SYN")
 LOADS = ("1 %", "50 %", "90 %")
+# Of "tuning": the names of a table's columns; columns of the result, and how they are written.
+TUNING: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+    (("setting", "rate"), {"rate": ".2f"}),
+    (("setting", "intake"), {"intake": ".2f"}),
+    (
+        ("setting", "burst: packets held", "burst: ms", "slow: ms"),
+        {"held_burst_packets": ".0f", "held_burst_ms": ".0f", "held_slow_ms": ".0f"},
+    ),
+    (
+        ("setting", "p50, ms", "p99, ms", "share of the core"),
+        {"delay_p50_ms": ".3f", "delay_p99_ms": ".3f", "delay_core": ".2f"},
+    ),
+)
 CONTESTANTS = ("lbfwd", "linear reflector", "plain reflector", "testpmd io")
 HEADLINES = (
     "lbfwd / linear reflector",
@@ -136,8 +149,8 @@ def latency_table(result: Result) -> str:
 
 
 def reload_table(result: Result) -> str:
-    """Return how long each kind of change took, in milliseconds, and what was lost meanwhile."""
-    head = ("node", "change", "in service, p50", "longest", "lost of", "longest gap")
+    """Return how long each kind of change took, and what was lost meanwhile."""
+    head = ("node", "change", "in service: p50, ms", "longest, ms", "lost of", "longest gap, ms")
     rows = (
         (
             node["title"],
@@ -150,6 +163,21 @@ def reload_table(result: Result) -> str:
         for change, took in node["changes"].items()
     )
     return table(head, rows)
+
+
+def tuning_tables(result: Result) -> str:
+    """Return what each setting gave."""
+    found = result["figures"]
+    tables = (table(names, setting_rows(found, columns)) for names, columns in TUNING)
+    waiting = ("packets wait for a worker's successor, ms", cell(found["replaced_ms"], ".0f"))
+    return "\n".join((*tables, table(waiting, ())))
+
+
+def setting_rows(found: Result, columns: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
+    """Return a row a setting that these columns have."""
+    for setting in found[next(iter(columns))]:
+        cells = (cell(found[column][setting], form) for column, form in columns.items())
+        yield (f"`{setting}`", *cells)
 
 
 def results() -> dict[str, Result]:
@@ -169,6 +197,7 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
         (benchmarks, "tables"): population_table(found["tables"]),
         (benchmarks, "latency"): latency_table(found["latency"]),
         (benchmarks, "reload"): reload_table(found["reload"]),
+        (ROOT / "docs" / "tuning.md", "tuning"): tuning_tables(found["tuning"]),
         (ROOT / "README.md", ""): targets_table(headline),
     }
 

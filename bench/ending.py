@@ -4,15 +4,20 @@ import signal
 import sys
 from types import FrameType
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
-def end_cleanly_on_sigterm() -> None:
-    """Have SIGTERM (of ``timeout``, say) end the process as Ctrl-C does.
 
-    Namespaces and processes are then taken away. A generator that is left behind takes a core from
-    all that is not real time.
+def end_cleanly() -> None:
+    """Have Ctrl-C and SIGTERM (of ``timeout``, say) end the process in order, however often told.
+
+    Namespaces and processes are then taken away, which takes its time. A generator that is left
+    behind takes a core from all that is not real time.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in ENDING:
+        signal.signal(number, leave)

@@ -6,8 +6,6 @@ still (bench/drain.py says why). Then two workers beside one, and the highest ra
 """
 
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,8 +69,6 @@ def table(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 def main() -> None:
     """Measure, draw and print."""
     chosen = result.options(__doc__, ROUNDS).parse_args()
-    # Whoever ends it ends it in order: frozen processes and namespaces would stay behind.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     os.sched_setaffinity(0, {OTHER_CPU})
     with tempfile.TemporaryDirectory(dir=TMPFS if TMPFS.is_dir() else None) as place:
         rates = compete(Path(place), chosen.rounds)

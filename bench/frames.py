@@ -12,7 +12,6 @@ Protocol = Literal["udp", "tcp-syn", "tcp-ack"]
 
 VIPS: dict[int, IPAddress] = {4: ip_address("192.0.2.10"), 6: ip_address("2001:db8::10")}
 CLIENTS: dict[int, IPAddress] = {4: ip_address("11.0.0.0"), 6: ip_address("2001:db8:c::")}
-SIZES = (64, 512, 1500)
 PORT = 80
 FCS_BYTES = 4
 ETHERNET_BYTES = 14

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, object]:
-    """Return processor, cores in use and kernel."""
+    """Return processor, cores and kernel."""
     models = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -14,6 +14,6 @@ def machine() -> dict[str, object]:
     ]
     return {
         "processor": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "kernel": platform.release(),
     }

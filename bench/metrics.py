@@ -10,13 +10,15 @@ rate is compared with that of the same time without a scrape.
 import asyncio
 import multiprocessing
 import os
+import signal
 import tempfile
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import uvloop
 
@@ -27,11 +29,11 @@ from bench.target import Target, at_least, at_most
 from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState, fingerprints
 from lbfwd.health.standing import Standing
 from lbfwd.metrics.exporter import render
-from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import ProbeTally, ReloadTally
 from lbfwd.ring import Worker, tx_geometry
 from lbfwd.supervisor.blocking import in_thread
-from lbfwd.supervisor.census import sum_up
+from lbfwd.supervisor.census import take
 from lbfwd.tables import Tables
 
 SERVICES, BACKENDS, TABLE_SIZE, FLOWS = 1000, 100, 65537, 65536
@@ -89,6 +91,13 @@ def _members(pool: int) -> tuple[Member, ...]:
     )
 
 
+class Done(NamedTuple):
+    """Packets that were forwarded until then (CLOCK_MONOTONIC, s), by the worker's own account."""
+
+    packets: int
+    at_s: float
+
+
 class Node:
     """Shared files, what is in them, and the thread that owns them."""
 
@@ -112,8 +121,6 @@ class Node:
         tables, times = self.tables, self.forwarding.flow_times
         tenants = tables.tenants()
         counts = await in_thread(None, tables.counts, tenants)
-        found = sum_up(await in_thread(None, tables.live_flows, tables.seats(), times))
-        in_use = await in_thread(None, tables.flows_in_use, times)
         reading = Reading(
             version="bench",
             generation=tables.generation,
@@ -122,7 +129,8 @@ class Node:
             scales={},
             fingerprints=self._digests,
             counts=counts,
-            flows=Flows(found.by_service, found.by_backend, in_use, FLOWS),
+            flows=await in_thread(None, take, tables, tables.seats(), times),
+            flows_capacity=FLOWS,
             workers=(),
             interfaces=(),
             probes=self._probes.by_pool(),
@@ -131,8 +139,10 @@ class Node:
         return await in_thread(None, render, reading)
 
 
-def forward(files: tuple[int, ...], cpu: int, wire: Connection) -> None:
-    """Forward until told to stop; answers every order with the number of packets so far."""
+def forward(files: tuple[int, ...], cpu: int, wire: Connection, others: Connection) -> None:
+    """Forward until told to stop, or nobody is there; answers every order with what is done."""
+    others.close()  # only so does the end of the one who gives orders show
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that one stops us
     os.sched_setaffinity(0, {cpu})
     worker = Worker(0, *files)
     worker.add_tx(0, -1, tx_geometry(TX_SLOTS, MTU))
@@ -144,8 +154,11 @@ def forward(files: tuple[int, ...], cpu: int, wire: Connection) -> None:
         worker.sent(0)
         packets += TX_SLOTS
         if wire.poll():
-            going = wire.recv()
-            wire.send(packets)
+            try:
+                going = wire.recv()
+                wire.send(Done(packets, time.monotonic()))
+            except (EOFError, BrokenPipeError):
+                break
     worker.close()
 
 
@@ -155,24 +168,26 @@ class Forwarder:
     def __init__(self, node: Node, cpu: int) -> None:
         """Start it."""
         self._wire, theirs = FORK.Pipe()
-        self._process = FORK.Process(target=forward, args=(node.tables.files(), cpu, theirs))
+        arguments = (node.tables.files(), cpu, theirs, self._wire)
+        self._process = FORK.Process(target=forward, args=arguments)
         self._process.start()
+        theirs.close()  # so that its end is an EOFError here
 
-    def packets(self, go_on: bool = True) -> int:
-        """Ask how many it has forwarded; blocks for a burst."""
+    def done(self, go_on: bool = True) -> Done:
+        """Ask what it has forwarded; blocks for a burst."""
         self._wire.send(go_on)
-        packets: int = self._wire.recv()
-        return packets
+        done: Done = self._wire.recv()
+        return done
 
     def stop(self) -> None:
         """End it."""
-        self.packets(go_on=False)
+        self.done(go_on=False)
         self._process.join()
 
 
 async def beside(work: Awaitable[T], forwarder: Forwarder) -> tuple[T, Meanwhile]:
     """Do something, and see what it does to the event loop and the worker."""
-    clock = asyncio.get_running_loop().time
+    clock = time.monotonic  # the loop's own counts milliseconds
     latest_s = 0.0
 
     async def watch() -> None:
@@ -184,11 +199,11 @@ async def beside(work: Awaitable[T], forwarder: Forwarder) -> tuple[T, Meanwhile
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(10 * TICK_S)
-    packets, began = forwarder.packets(), clock()
+    before, began = forwarder.done(), clock()
     result = await work
-    took_s = clock() - began
-    rate = (forwarder.packets() - packets) / took_s
+    took_s, after = clock() - began, forwarder.done()
     watching.cancel()
+    rate = (after.packets - before.packets) / (after.at_s - before.at_s)
     return result, Meanwhile(took_s, latest_s * 1000, rate)
 
 

@@ -31,9 +31,9 @@ def forwarding() -> Forwarding:
     return Forwarding(SECRET, services, (PoolState("web", TABLE_SIZE, members),))
 
 
-def segment(source: bytes, port: int, flags: int = ACK) -> bytes:
+def segment(source: bytes, port: int) -> bytes:
     """Return a frame of 60 bytes: a TCP segment without data from that client."""
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0x4000, 64, 6, 0, source, VIP.packed)
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    tcp = struct.pack("!HHIIBBHHH", port, PORT, 0, 0, 0x50, flags, 1024, 0, 0)
+    tcp = struct.pack("!HHIIBBHHH", port, PORT, 0, 0, 0x50, ACK, 1024, 0, 0)
     return (NODE_MAC + ROUTER_MAC + b"\x08\x00" + head + tcp).ljust(60, b"\0")

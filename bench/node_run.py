@@ -22,7 +22,7 @@ FLOWS = 2_097_152  # twice the flows of the largest scenario
 def config(
     rings: Rings | None = None, cpus: Sequence[int] = (FORWARD_CPU,), flows: int = FLOWS
 ) -> str:
-    """Return the configuration, TOML."""
+    """Return the configuration, TOML. Without metrics: nodes on one stage share its ports."""
     backends = "".join(f'  {{ address = "{address}" }},\n' for address in BACKENDS)
     services = "".join(
         f'[[service]]\nvip = "{vip}"\nprotocol = "{protocol}"\nport = {PORT}\npool = "web"\n'
@@ -37,6 +37,8 @@ interfaces = ["{IN}"]
 cpus = {list(cpus)}
 flows = {flows}
 {(rings or Rings()).toml()}
+[metrics]
+listen = ""
 [[pool]]
 name = "web"
 table_size = {TABLE_SIZE}
@@ -52,20 +54,27 @@ class Node:
         """Start it with that configuration. Use ``running``."""
         self._host = stage.node
         own = Path(tempfile.mkdtemp(dir=directory))
-        self._runtime = own / "run"
-        self._log = own / "log"
-        file = own / "lbfwd.toml"
-        file.write_text(text, encoding="utf-8")
-        command = self._command("run", "-c", str(file), "--state-dir", str(own / "state"))
+        self.runtime, self._log, self._file = own / "run", own / "log", own / "lbfwd.toml"
+        self.write(text)
+        command = self._command("run", "-c", str(self._file), "--state-dir", str(own / "state"))
         with self._log.open("a", encoding="utf-8") as log:
             self.process = self._host.start(*command, stdout=log, stderr=log)
 
-    def wait(self) -> None:
-        """Wait until it forwards to every backend. Raises LabError with its log."""
+    def write(self, text: str) -> None:
+        """Replace the configuration's file; nothing happens yet."""
+        self._file.write_text(text, encoding="utf-8")
+
+    def wait(self, timeout_s: float = START_S) -> None:
+        """Wait until it is ready. Raises LabError with its log."""
         try:
-            eventually(self._is_ready, START_S, "lbfwd is ready")
+            eventually(self.is_ready, timeout_s, "lbfwd is ready")
         except LabError as error:
             raise LabError(f"{error}\n{self._log.read_text(encoding='utf-8')}") from error
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what its log has of an event."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if f'"event": "{name}"' in line]
 
     def status(self) -> dict[str, Any]:
         """Return what ``lbfwd status --json`` says."""
@@ -79,12 +88,17 @@ class Node:
 
     def _command(self, verb: str, *arguments: str) -> list[str]:
         python = [sys.executable, "-m", "lbfwd.cli.main", verb]
-        return [*python, *arguments, "--runtime-dir", str(self._runtime)]
+        return [*python, *arguments, "--runtime-dir", str(self.runtime)]
 
-    def _is_ready(self) -> bool:
+    def has_come_up(self) -> bool:
+        """Return whether its log says that it is ready. Raises LabError when it has ended."""
         if self.process.poll() is not None:
             raise LabError("lbfwd has ended")
-        if '"ready"' not in self._log.read_text(encoding="utf-8"):
+        return bool(self.events("ready"))
+
+    def is_ready(self) -> bool:
+        """Return whether it forwards to every backend. Raises LabError when it has ended."""
+        if not self.has_come_up():
             return False
         pools = self.status()["pools"]
         return all(backend["usable"] for pool in pools for backend in pool["backends"])

@@ -4,14 +4,12 @@ It runs on the core that does not forward, under SCHED_FIFO: a stream that the s
 generator could hold up would measure them.
 """
 
-import os
 import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contestants import REAL_TIME
 from bench.frames import Shape, frame
 from bench.program import build
 from bench.stage import IN, OTHER_CPU, Stage, mac_bytes
@@ -99,8 +97,3 @@ class Prober:
         command = [*pinned, str(self._program), *ends, str(file), *numbers]
         pipe = subprocess.PIPE
         return Running(way.source.start(*command, stdout=pipe, stderr=pipe))
-
-
-def prefer(pid: int) -> None:
-    """Let a forwarder have its core as soon as it wants it, as if the core were isolated."""
-    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(REAL_TIME))

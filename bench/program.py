@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ("-O3", "-std=gnu11", "-Wall", "-Wextra", "-fno-strict-aliasing")  # as _ring_build.py
+LINES = "-g"  # callgrind tells files apart by them; the code is the same
 
 
 def build(name: str, directory: Path) -> Path:
@@ -18,6 +19,6 @@ def build(name: str, directory: Path) -> Path:
         raise SystemExit("needs a C compiler (cc)")
     program = directory / name
     source = ROOT / "bench" / f"{name}.c"
-    command = [compiler, *FLAGS, f"-I{ROOT / 'lbfwd'}", "-o", str(program), str(source)]
+    command = [compiler, *FLAGS, LINES, f"-I{ROOT / 'lbfwd'}", "-o", str(program), str(source)]
     subprocess.run(command, check=True)
     return program

@@ -6,8 +6,9 @@ at the admin socket until every worker uses the new state, lost packets, the gap
 worker's bursts as they arrive, and the packets' delays. The worker has a core of its own;
 supervisor and stream share the other one.
 
-Cases: one backend of one pool of a small node is reweighted, taken away or added; the same in a
-pool that 1,000 services share; and all of 1,000 pools are changed at once.
+Cases: the file of a small node gives one backend another weight; an operator takes one backend out
+and back (no file is read), of a pool that 1,000 services share, and of one of 1,000 pools; and the
+file changes all of 1,000 pools at once.
 """
 
 import os

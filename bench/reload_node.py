@@ -1,26 +1,22 @@
 """A node whose configuration changes: its text, and when a change is in service."""
 
-import json
 import mmap
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.contestants import Thread, end
 from bench.frames import PORT, VIPS
-from bench.node_run import HASH_KEY
-from bench.probe import prefer
+from bench.node_run import HASH_KEY, Node
 from bench.rings import Rings
 from bench.stage import BACKENDS, FORWARD_CPU, IN, OUT, Stage
 from bench.stream import NS_A_MS
 from lbfwd.api.client import request
-from lbfwd.demo.lab import LabError, eventually
+from lbfwd.demo.lab import LabError
 from lbfwd.shared import CONTROL_BYTES, Control
 from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
@@ -45,7 +41,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Form:
-    """What the first backend of the first ``pools`` pools is like; weight 0: it is not there."""
+    """What the first backend of the first ``pools`` pools is like."""
 
     weight: int = 1
     pools: int = 1
@@ -73,7 +69,6 @@ def _pool(number: int, size: Size, form: Form) -> str:
     backends = "".join(
         f'  {{ name = "p{number}b{n}", address = "{BACKEND_NET}.{n + 1}", weight = {weight} }},\n'
         for n, weight in enumerate(weights)
-        if weight
     )
     return f'[[pool]]\nname = "p{number}"\nbackends = [\n{backends}]\n'
 
@@ -145,43 +140,25 @@ def ran_ns(pid: int) -> int:
     return sum(Thread(pid, int(task.name)).ran_ns() for task in tasks)
 
 
-class Changing:
+class Changing(Node):
     """A node, ready, whose configuration can be changed."""
 
-    def __init__(self, stage: Stage, directory: Path, text: str) -> None:
-        """Start it. Use ``changing``."""
-        self._file, self._log = directory / "lbfwd.toml", directory / "log"
-        self._runtime = directory / "run"
-        self._workers: list[int] = []
-        self._file.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(self._file)]
-        state = str(directory / "state")
-        places = ["--runtime-dir", str(self._runtime), "--state-dir", state]
-        with self._log.open("w", encoding="utf-8") as log:
-            self.process = stage.node.start(*command, *places, stdout=log, stderr=log)
+    def is_ready(self) -> bool:
+        """Return whether its log says so: a status of 100,000 backends would disturb it."""
+        return self.has_come_up()
 
-    def wait(self) -> None:
-        """Wait until it is ready, and give its workers their cores. Raises LabError.
-
-        Its log says so: a status of 100,000 backends would disturb it.
-        """
-        eventually(lambda: self._has_ended() or bool(self._events("ready")), START_S, "ready")
-        self._workers = [event["pid"] for event in self._events("worker_started")]
-        for pid in self._workers:
-            prefer(pid)
-
-    def write(self, text: str) -> None:
-        """Replace the configuration's file; nothing happens yet."""
-        self._file.write_text(text, encoding="utf-8")
+    def workers(self) -> list[int]:
+        """Return the processes of its workers."""
+        return [event["pid"] for event in self.events("worker_started")]
 
     def ask(self, verb: str, body: Mapping[str, str] | None = None) -> Reload:
         """Ask for something that makes a new generation. Raises LabError or ApiError."""
-        with controlling(self._runtime) as control:
-            watch = Watch(control, len(self._workers), self.process.pid)
+        with controlling(self.runtime) as control:
+            watch = Watch(control, len(self.workers()), self.process.pid)
             watch.start()
             asked = time.time_ns()
             try:
-                request(self._runtime / ADMIN_SOCKET, "POST", f"/v1/{verb}", body, ANSWER_S)
+                request(self.runtime / ADMIN_SOCKET, "POST", f"/v1/{verb}", body, ANSWER_S)
             except BaseException:
                 watch.give_up()
                 raise
@@ -190,15 +167,6 @@ class Changing:
         if not watch.seen:
             raise LabError(f"{verb} has made no new generation, or not every worker uses it")
         return Reload(asked, watch.seen, answered, watch.cpu)
-
-    def _events(self, name: str) -> list[dict[str, Any]]:
-        lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if f'"event": "{name}"' in line]
-
-    def _has_ended(self) -> bool:
-        if self.process.poll() is not None:
-            raise LabError(self._log.read_text(encoding="utf-8"))
-        return False
 
 
 @contextmanager
@@ -221,7 +189,9 @@ def changing(stage: Stage, directory: Path, size: Size) -> Iterator[Changing]:
     stage.node.run("ip", "route", "replace", f"{BACKEND_NET}.0/24", "via", BACKENDS[0], "dev", OUT)
     node = Changing(stage, directory, config(size, Form()))
     try:
-        node.wait()
+        node.wait(START_S)
+        for pid in node.workers():
+            Thread(pid, pid).prefer()
         yield node
     finally:
         end(node.process)

@@ -38,7 +38,7 @@ def draw(cases: Mapping[str, Any], path: Path) -> None:
 def draw_times(axes: Axes, cases: Mapping[str, Any]) -> None:
     """Draw a bar a kind of change: the median time until it is in service, up to the longest."""
     bars = [
-        (f"{case_name}:\n{name}", change["in_service_ms"], case["target_ms"])
+        (f"{case_name}: {name}".replace(" ", "\n"), change["in_service_ms"], case["target_ms"])
         for case_name, case in cases.items()
         for name, change in case["changes"].items()
     ]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.ending import end_cleanly_on_sigterm
+from bench.ending import end_cleanly
 from bench.machine import machine
 from bench.target import Target
 
@@ -14,8 +14,8 @@ RESULTS = ROOT / "docs" / "benchmarks"
 
 
 def options(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Return the options that every benchmark has. From here on SIGTERM ends it cleanly."""
-    end_cleanly_on_sigterm()
+    """Return the options that every benchmark has. From here on it ends in order."""
+    end_cleanly()
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -27,14 +27,13 @@ from functools import partial
 from pathlib import Path
 
 from bench import result
-from bench.contestants import Contestant
+from bench.contestants import Contestant, Thread
 from bench.drain import drain
 from bench.measure import figure
 from bench.node_run import Node, running
-from bench.probe import Prober, prefer, way_through_node
+from bench.probe import Prober, way_through_node
 from bench.stage import OTHER_CPU, Stage
 from bench.stream import quantile
-from bench.tuning_doc import write
 from bench.tuning_field import SETTLE_S, Field, field
 from bench.tuning_settings import (
     BUFFERS,
@@ -130,10 +129,10 @@ def delays(course: Field, prober: Prober, rounds: int) -> dict[str, Rounds]:
     for _ in range(rounds):
         for setting in DELAYS:
             course.empty(setting)  # of the probes of others
-            with alone(course.contestants[setting]) as pid:
-                begin, used = time.monotonic_ns(), used_ns(pid)
+            with alone(course.contestants[setting]) as worker:
+                begin, ran = time.monotonic_ns(), worker.ran_ns()
                 stream = prober.start(way_through_node(course.stage), PROBE_RATE, PROBES).wait()
-                core = (used_ns(pid) - used) / (time.monotonic_ns() - begin)
+                core = (worker.ran_ns() - ran) / (time.monotonic_ns() - begin)
             ordered = stream.delays_ms()
             for name, value in zip(
                 names, (quantile(ordered, 0.5), quantile(ordered, 0.99), core), strict=True
@@ -143,20 +142,13 @@ def delays(course: Field, prober: Prober, rounds: int) -> dict[str, Rounds]:
 
 
 @contextmanager
-def alone(contestant: Contestant) -> Iterator[int]:
-    """Let a node work as if it had its core for itself; yields its worker's process id."""
-    pid = contestant.forwarders[0].pid
-    prefer(pid)
+def alone(contestant: Contestant) -> Iterator[Thread]:
+    """Let a node work; yields its worker, which goes first on its core (``frozen``)."""
     contestant.thaw()
     try:
-        yield pid
+        yield contestant.forwarders[0]
     finally:
         contestant.freeze()
-
-
-def used_ns(pid: int) -> int:
-    """Return how long a process has run (Documentation/scheduler/sched-stats.rst)."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0])
 
 
 def replacements(directory: Path, prober: Prober, kills: int) -> list[float]:
@@ -199,7 +191,7 @@ def measure(directory: Path, rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, print and save; the document follows the results that it shows."""
+    """Measure, print and save."""
     chosen = result.options(__doc__, rounds=7).parse_args()
     os.sched_setaffinity(0, {OTHER_CPU})
     with tempfile.TemporaryDirectory(dir=MEMORY) as place:
@@ -207,8 +199,6 @@ def main() -> None:
     for name, values in found.items():
         print(name, values)
     result.save("tuning", chosen, found)
-    if chosen.out == result.RESULTS:
-        write(found)
 
 
 if __name__ == "__main__":

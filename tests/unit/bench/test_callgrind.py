@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.callgrind import by_file, count
+from bench.program import build
 
 OUTPUT = """\
 # callgrind format
@@ -33,6 +34,11 @@ totals: 19
 def test_costs_go_to_the_file_in_which_the_line_is_written() -> None:
     """Inlined lines to their header; a call's costs are the callee's own."""
     assert by_file(OUTPUT.splitlines()) == {"path.c": 7, "_hash.h": 12}
+
+
+def test_our_programs_say_from_which_file_their_code_comes(tmp_path: Path) -> None:
+    """Without, callgrind puts all of it under "???"."""
+    assert b".debug_line" in build("generate", tmp_path).read_bytes()
 
 
 PROGRAM = """\

@@ -42,12 +42,6 @@ def test_a_form_changes_the_first_backend_of_so_many_pools() -> None:
     size = Size(services=1, pools=3, backends=2)
     heavy = parse(config(size, Form(weight=5, pools=2)), "reload")
     assert [[b.weight for b in pool.backends] for pool in heavy.pools] == [[5, 1], [5, 1], [1, 1]]
-    without = parse(config(size, Form(weight=0)), "reload")
-    assert [[b.name for b in pool.backends] for pool in without.pools] == [
-        ["p0b1"],
-        ["p1b0", "p1b1"],
-        ["p2b0", "p2b1"],
-    ]
 
 
 def test_targets_are_judged_round_by_round() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import tuning_doc
+from bench import document
 from lbfwd.config import Workers, WorkerSettings
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +24,7 @@ CELL = re.compile(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)")
 
 def tables() -> list[list[list[str]]]:
     """The cells of the tables between the marks, without their heads."""
-    block = TEXT.split(tuning_doc.BEGIN)[1].split(tuning_doc.END)[0]
+    block = TEXT.split(document.begin("tuning"))[1].split(document.END)[0]
     rows = [
         [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
         for part in block.strip().split("\n\n")
@@ -64,12 +64,3 @@ def test_every_key_of_a_worker_was_measured(key: str) -> None:
     figures = json.loads(RESULT.read_text())["figures"]
     settings = {name for column in figures.values() for name in column}
     assert len([name for name in settings if f"{key} = " in name]) >= 1
-
-
-def test_other_figures_take_the_place_of_the_old_ones_only() -> None:
-    text = f"before\n{tuning_doc.BEGIN}\nold\n{tuning_doc.END}\nafter\n"
-    assert tuning_doc.replaced(text, "| new |\n") == (
-        f"before\n{tuning_doc.BEGIN}\n\n| new |\n\n{tuning_doc.END}\nafter\n"
-    )
-    with pytest.raises(ValueError, match="once"):
-        tuning_doc.replaced("no marks", "")
