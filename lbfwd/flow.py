@@ -65,17 +65,25 @@ def packet(flow: Flow) -> bytes:
     return bytes(12) + b"\x86\xdd" + head + transport
 
 
-def _end(name: str, text: str, protocol: Protocol) -> tuple[IPAddress, int]:
+def parse_end(name: str, text: str) -> tuple[IPAddress, int | None]:
+    """Read ADDRESS or ADDRESS:PORT, as ``parse`` does for both. ValueError: value and rule."""
     address, port = _split(name, text)
+    if port is None:
+        return address, None
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{name} {text!r}: port {port!r} must be a number from 1 to 65535")
+    return address, int(port)
+
+
+def _end(name: str, text: str, protocol: Protocol) -> tuple[IPAddress, int]:
+    address, port = parse_end(name, text)
     if protocol == "icmp":
         if port is not None:
             raise ValueError(f"{name} {text!r}: icmp has no ports")
         return address, 0
     if port is None:
         raise ValueError(f"{name} {text!r}: {protocol} needs a port: {_place(address, 'PORT')}")
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{name} {text!r}: port {port!r} must be a number from 1 to 65535")
-    return address, int(port)
+    return address, port
 
 
 def _split(name: str, text: str) -> tuple[IPAddress, str | None]:

@@ -58,7 +58,7 @@ class Judge:
         if to not in self._selection.backends or not self._selection.has(found):
             return None
         words = {"packet": "after"} | self._service(found)
-        words["backend"] = self._selection.backends[to]
+        words["backend"] = self._selection.backend_name(to, found)
         if source(inner) in self._own:
             words["from"] = "health-probe"
         return words
@@ -75,8 +75,7 @@ class Judge:
             return None
         words = {"packet": "before"} | self._service(found)
         if outlook.backend is not None:
-            name = selection.backends.get(outlook.backend)
-            words["backend"] = name or str(outlook.backend)
+            words["backend"] = selection.backend_name(outlook.backend, found)
         if dropped:
             words["reason"] = outlook.reason
         return words
@@ -84,7 +83,7 @@ class Judge:
     def _outlook(self, frame: Frame, found: Flow | None) -> Outlook:
         """Look at every packet where drops are wanted, else once a second at a flow that goes on.
 
-        It takes half a millisecond: the packet path maps all tables anew.
+        It takes its time: the packet path maps all tables anew.
         """
         second = frame.time_ns // 1_000_000_000
         if second != self._second:

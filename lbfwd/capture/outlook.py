@@ -5,12 +5,11 @@ It is told when the packet is read here, a moment after the worker had it.
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from lbfwd.capture.packet import ETHERNET_BYTES, destination, ip_packet
 from lbfwd.capture.selection import CaptureError
@@ -31,44 +30,35 @@ class Outlook:
     reason: str
 
 
-class Tables:
-    """The shared files of the node that runs, only looked at; a context manager."""
+@contextmanager
+def foreseeing(directory: Path, rings: Collection[int]) -> Iterator[Callable[[bytes], Outlook]]:
+    """Look at the shared files of the node that runs; gives what tells a frame's outlook.
 
-    def __init__(self, directory: Path, rings: Sequence[int]) -> None:
-        """``rings``: indexes of the TX rings that are open. Raises CaptureError."""
-        self._rings = rings
-        self._stack = ExitStack()
-        self._files: list[int] = []
-        for name in FILES:
-            try:
-                fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                self._stack.close()
-                raise CaptureError(f"{directory / name}: {error.strerror}") from error
-            self._stack.callback(os.close, fd)
-            self._files.append(fd)
+    ``rings``: indexes of the TX rings that are open. Both raise CaptureError.
+    """
+    with ExitStack() as stack:
+        files = [_open(stack, directory / name) for name in FILES]
+        yield partial(_outlook, files, rings)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+def _open(stack: ExitStack, path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from error
+    stack.callback(os.close, fd)
+    return fd
 
-    def outlook(self, frame: bytes) -> Outlook:
-        """Tell what becomes of a frame. Raises CaptureError."""
-        now_ms = time.monotonic_ns() // 1_000_000
-        try:
-            told = explain(self._files, _SLOT, self._rings, frame, now_ms)
-        except OSError as error:
-            raise CaptureError(f"tables of the node: {error}") from error
-        if told.reason != "none" or not told.sent:
-            return Outlook(None, told.reason)
-        return Outlook(destination(ip_packet(told.sent[0][1])), told.reason)
+
+def _outlook(files: Sequence[int], rings: Collection[int], frame: bytes) -> Outlook:
+    now_ms = time.monotonic_ns() // 1_000_000
+    try:
+        told = explain(files, _SLOT, rings, frame, now_ms)
+    except OSError as error:
+        raise CaptureError(f"tables of the node: {error}") from error
+    if told.reason != "none" or not told.sent:
+        return Outlook(None, told.reason)
+    return Outlook(destination(ip_packet(told.sent[0][1])), told.reason)
 
 
 def shortened(frame: bytes) -> bytes:

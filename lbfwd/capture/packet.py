@@ -5,7 +5,7 @@ itself says (explain).
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 from lbfwd.config import IPAddress
 
@@ -139,23 +139,3 @@ def _ipv6(packet: bytes) -> _Ip | None:
             protocol, at = packet[at], at + 8 + packet[at + 1] * 8
     ends = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
     return _Ip(*ends, protocol, packet[at:], first)
-
-
-def parse_end(text: str) -> tuple[IPAddress, int | None]:
-    """Read ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``.
-
-    Raises ValueError with the rule.
-    """
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-        port = f":{port}"
-    try:
-        number = int(port.removeprefix(":")) if port else None
-        if number is not None and (not 0 <= number <= 65535 or not port.startswith(":")):
-            raise ValueError
-        return ip_address(host), number
-    except ValueError:
-        raise ValueError(f"{text}: must be ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT)") from None

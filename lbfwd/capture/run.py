@@ -11,6 +11,7 @@ import platform
 import select
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class Budget:
         self._tokens -= 1
         return True
 
+    def give_back(self) -> None:
+        """Return what was taken for a packet that was not there."""
+        self._tokens += 1
+
 
 class _Stop:
     """SIGINT and SIGTERM end a capture in good order; a second one ends it at once."""
@@ -101,6 +106,7 @@ class Capture:
     def __init__(self, taps: Sequence[Tap], comment: Comment, limits: Limits, out: int) -> None:
         """``out``: the descriptor to write to."""
         self._taps = taps
+        self._turns = deque(taps)  # the next one first
         self._comment = comment
         self._limits = limits
         self._out = out
@@ -127,6 +133,7 @@ class Capture:
                 _write(self._out, self._trailer())
             except BrokenPipeError:
                 self.tally.ended = "nobody reads it any more"
+                self._count()
         return self.tally
 
     def _loop(self) -> None:
@@ -150,16 +157,18 @@ class Capture:
 
     def _read(self) -> bool:
         """Read what there is, from the interfaces in turn. Returns whether the rate is used up."""
-        unread = list(self._taps)
-        while unread:
-            for tap in tuple(unread):
-                if not self._budget.take():
-                    return True
-                frame = tap.read()
-                if frame is None:
-                    unread.remove(tap)
-                else:
-                    self._held.append(frame)
+        quiet = 0
+        while quiet < len(self._turns):
+            if not self._budget.take():
+                return True
+            frame = self._turns[0].read()
+            self._turns.rotate(-1)
+            if frame is None:
+                self._budget.give_back()
+                quiet += 1
+            else:
+                self._held.append(frame)
+                quiet = 0
         return False
 
     def _write_due(self, until_ns: float) -> None:
@@ -188,9 +197,12 @@ class Capture:
         interfaces = (pcapng.interface(tap.name, self._limits.snaplen) for tap in self._taps)
         return b"".join([pcapng.section(f"lbfwd {__version__}", system, about), *interfaces])
 
-    def _trailer(self) -> bytes:
+    def _count(self) -> None:
         for tap in self._taps:
             tap.count()
+
+    def _trailer(self) -> bytes:
+        self._count()
         now_ns = time.time_ns()
         return b"".join(
             pcapng.statistics(tap.number, now_ns, tap.received, tap.dropped) for tap in self._taps

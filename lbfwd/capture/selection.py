@@ -1,11 +1,13 @@
 """What a capture is of, as the operator asks for it, against what the node says of itself. Pure."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lbfwd.capture.packet import PROTOCOLS, Flow, parse_end
+from lbfwd.capture.packet import PROTOCOLS, Flow
 from lbfwd.capture.program import Pattern, Wanted
 from lbfwd.config import IPAddress
+from lbfwd.flow import parse_end
 from lbfwd.supervisor.status import BackendStatus, ServiceStatus, Status
 
 ANY = "any"
@@ -42,12 +44,12 @@ class Selection:
     """What is captured. Services by VIP, protocol and port; backends by address.
 
     ``only``: packets of these services; None: of any, and of none (dropped ones). ``backends``:
-    towards these; ``named`` says that no other packet is wanted. ``drop``: dropped for this
-    reason, or for ``any``; empty: dropped or not.
+    towards these, with their names by pool; ``named`` says that no other packet is wanted.
+    ``drop``: dropped for this reason, or for ``any``; empty: dropped or not.
     """
 
     services: dict[tuple[IPAddress, int, int | None], ServiceStatus]
-    backends: dict[IPAddress, str]
+    backends: dict[IPAddress, dict[str, str]]
     vips: frozenset[IPAddress]
     only: frozenset[str] | None
     named: bool
@@ -72,6 +74,12 @@ class Selection:
         """Return the service that answers for a flow: its port's, or that of every port."""
         exact = self.services.get((flow.vip, flow.protocol, flow.port))
         return exact or self.services.get((flow.vip, flow.protocol, None))
+
+    def backend_name(self, address: IPAddress, flow: Flow | None) -> str:
+        """Return what a backend is called in the pool of the flow's service."""
+        service = self.service_of(flow) if flow else None
+        names = self.backends.get(address, {})
+        return names.get(service.pool if service else "", next(iter(names.values()), str(address)))
 
     def has(self, flow: Flow | None) -> bool:
         """Whether a packet of this flow (None: of no flow) is wanted; ports may not be known."""
@@ -103,7 +111,7 @@ def select(status: Status, asked: Asked) -> Selection:
         raise CaptureError(f"--flow: {pattern.vip} is not a VIP of what is captured")
     return Selection(
         services={(s.vip, PROTOCOLS[s.protocol], s.port): s for s in status.services},
-        backends={backend.address: backend.name for _pool, backend in backends},
+        backends=_names(backends),
         vips=vips,
         only=frozenset(s.name for s in services) if asked.service or asked.backend else None,
         named=bool(asked.backend),
@@ -134,6 +142,13 @@ def _backends(status: Status, name: str) -> list[tuple[str, BackendStatus]]:
     return found
 
 
+def _names(backends: Iterable[tuple[str, BackendStatus]]) -> dict[IPAddress, dict[str, str]]:
+    names: dict[IPAddress, dict[str, str]] = defaultdict(dict)
+    for pool, backend in backends:
+        names[backend.address][pool] = backend.name
+    return dict(names)
+
+
 def _check_reason(status: Status, reason: str) -> None:
     if reason in ("", ANY):
         return
@@ -151,7 +166,8 @@ def _pattern(words: tuple[str, str, str]) -> Pattern:
     if protocol not in PROTOCOLS:
         raise CaptureError(f"--flow {protocol}: must be tcp or udp")
     try:
-        (client, client_port), (vip, port) = parse_end(source), parse_end(destination)
+        client, client_port = parse_end("source", source)
+        vip, port = parse_end("destination", destination)
     except ValueError as error:
         raise CaptureError(f"--flow {error}") from None
     if client.version != vip.version:

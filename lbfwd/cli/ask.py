@@ -1,9 +1,14 @@
 """What the verbs that talk to the running lbfwd share: where it is, asking, JSON or text."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lbfwd.supervisor.status import Status
 
 DEFAULT_RUNTIME_DIR = "/run/lbfwd"
 LONGEST_CHANGE_S = 600.0  # workers are replaced one after another
@@ -22,6 +27,41 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
+def seconds(rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return what reads an option: a number of seconds for which ``holds``; ``rule`` says which."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and holds(value)):
+            raise argparse.ArgumentTypeError(f"{text!r}: seconds, {rule}")
+        return value
+
+    return read
+
+
+def admin_socket(args: argparse.Namespace) -> Path:
+    """Return where the lbfwd that is meant listens."""
+    from lbfwd.supervisor.runtime import ADMIN_SOCKET
+
+    return Path(args.runtime_dir) / ADMIN_SOCKET
+
+
+def look(args: argparse.Namespace) -> "Status":
+    """Return what the running lbfwd does now. Raises ApiError."""
+    from lbfwd.api.client import ApiError, not_understood, request
+    from lbfwd.supervisor.status import Status
+
+    socket = admin_socket(args)
+    body = request(socket, "GET", "/v1/status")
+    try:
+        return Status.model_validate_json(body)
+    except ValueError:
+        raise ApiError(not_understood(socket)) from None
+
+
 def change(args: argparse.Namespace, path: str, body: object, show: Callable[[bytes], None]) -> int:
     """Ask the admin socket for a change, which may take its time, as ``ask`` does."""
     return ask(args, "POST", path, show, body, LONGEST_CHANGE_S)
@@ -36,17 +76,21 @@ def ask(  # noqa: PLR0913, PLR0917 - a request, and what becomes of its answer
     timeout_s: float = 30.0,
 ) -> int:
     """Ask the admin socket; print the answer as JSON, or have it shown. Returns the exit code."""
-    from lbfwd.api.client import ApiError, request
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
+    from pydantic import ValidationError
 
+    from lbfwd.api.client import ApiError, not_understood, request
+
+    socket = admin_socket(args)
     try:
-        socket = Path(args.runtime_dir) / ADMIN_SOCKET
         answer = request(socket, method, path, body, timeout_s)
+        if args.json:
+            print(answer.decode())
+        else:
+            show(answer)
     except ApiError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return 1
-    if args.json:
-        print(answer.decode())
-    else:
-        show(answer)
+    except ValidationError:
+        print(not_understood(socket), file=sys.stderr)
+        return 1
     return 0

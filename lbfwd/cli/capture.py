@@ -1,7 +1,6 @@
 """``lbfwd capture``: packets before and after encapsulation, as pcapng for tshark and Wireshark."""
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -10,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lbfwd.cli.ask import add_runtime_dir
+from lbfwd.cli.ask import add_runtime_dir, look, seconds
 
 if TYPE_CHECKING:
     from lbfwd.capture.run import Tally
@@ -55,7 +54,8 @@ def _configure_limits(parser: argparse.ArgumentParser) -> None:
 
     much = parser.add_argument_group("how much")
     much.add_argument("--count", metavar="N", type=_number(1, 1 << 40), help="end after N packets")
-    much.add_argument("--seconds", metavar="S", type=_seconds, help="end after this time")
+    positive = seconds("more than 0", lambda value: value > 0)
+    much.add_argument("--seconds", metavar="S", type=positive, help="end after this time")
     much.add_argument(
         "--sample", metavar="N", type=_number(1, MOST_SAMPLED), default=1, help="one packet in N"
     )
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _capture(args: argparse.Namespace, status: "Status", selection: "Selection") -> int:
     from lbfwd.capture.judge import Judge
-    from lbfwd.capture.outlook import Tables
+    from lbfwd.capture.outlook import foreseeing
     from lbfwd.capture.run import Capture, Limits, step_back
     from lbfwd.config.warn import local_addresses
 
@@ -104,10 +104,10 @@ def _capture(args: argparse.Namespace, status: "Status", selection: "Selection")
     rings = sorted(i.tx_index for i in status.interfaces if i.tx_index is not None)
     step_back([worker.cpu for worker in status.workers])
     with ExitStack() as stack:
-        tables = stack.enter_context(Tables(Path(args.runtime_dir), rings))
+        outlook = stack.enter_context(foreseeing(Path(args.runtime_dir), rings))
         taps = _taps(stack, args, status, selection)
         mtus = {tap.number: _mtu(status, tap.name) for tap in taps}
-        judge = Judge(selection, tables.outlook, mtus, own)
+        judge = Judge(selection, outlook, mtus, own)
         out = _output(stack, args.write)
         about = shlex.join(["lbfwd", *sys.argv[1:]])
         limits = Limits(args.count or 0, args.seconds or 0.0, args.rate, args.snaplen)
@@ -177,16 +177,13 @@ def _say_ended(tally: "Tally", taps: Sequence["Tap"]) -> None:
 
 
 def _status(args: argparse.Namespace) -> "Status | None":
-    from lbfwd.api.client import ApiError, request
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
-    from lbfwd.supervisor.status import Status
+    from lbfwd.api.client import ApiError
 
     try:
-        body = request(Path(args.runtime_dir) / ADMIN_SOCKET, "GET", "/v1/status")
+        return look(args)
     except ApiError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return None
-    return Status.model_validate_json(body)
 
 
 def _asked(args: argparse.Namespace) -> "Asked":
@@ -209,16 +206,6 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds, more than 0")
-    return found
 
 
 def _say(text: str) -> None:

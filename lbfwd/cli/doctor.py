@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lbfwd.cli.ask import add_options
+from lbfwd.cli.ask import add_options, admin_socket
 from lbfwd.cli.run import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _roles(args: argparse.Namespace, backend: bool) -> list[str]:
     """Find out what this machine is; it may be both."""
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
-
-    node = (Path(args.runtime_dir) / ADMIN_SOCKET).exists() or Path(_config(args)).exists()
+    node = admin_socket(args).exists() or Path(_config(args)).exists()
     return ["node"] * node + ["backend"] * backend
 
 

@@ -3,11 +3,11 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from lbfwd.cli import operate
+from lbfwd.cli.ask import admin_socket, seconds
 
 if TYPE_CHECKING:
     from lbfwd.supervisor.changes import BackendReport
@@ -23,7 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--wait", action="store_true", help="show the flows left until there are none"
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, help="of --wait: then exit with 1"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds("0 or more", lambda value: value >= 0),
+        help="of --wait: then exit with 1",
     )
 
 
@@ -61,10 +64,7 @@ def _wait(args: argparse.Namespace) -> int:
 def _look(args: argparse.Namespace) -> "BackendReport":
     from lbfwd.api.client import request
     from lbfwd.supervisor.changes import BackendReport
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
     asked = {"backend": args.backend} | ({"pool": args.pool} if args.pool else {})
-    socket = Path(args.runtime_dir) / ADMIN_SOCKET
-    return BackendReport.model_validate_json(
-        request(socket, "GET", f"/v1/backend?{urlencode(asked)}")
-    )
+    body = request(admin_socket(args), "GET", f"/v1/backend?{urlencode(asked)}")
+    return BackendReport.model_validate_json(body)

@@ -3,8 +3,9 @@
 import argparse
 import json
 import math
+from functools import partial
 
-from lbfwd.cli.ask import add_options, change
+from lbfwd.cli.ask import add_options, change, seconds
 
 HELP = "Make the running lbfwd read its configuration again; a bad one changes nothing."
 
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confirm",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds("more than 0 and at most 86400", lambda value: 0 < value <= 86400),
         help="go back by itself after so long, unless 'lbfwd confirm' comes",
     )
     add_options(parser)
@@ -29,18 +30,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reload and print what changed."""
     body = {"max_moved": args.max_moved, "confirm_s": args.confirm}
-    code = change(args, "/v1/reload", body, show)
-    if code == 0 and args.confirm is not None and not args.json:
-        print(f"goes back in {args.confirm:g} s unless confirmed: lbfwd confirm")
-    return code
+    return change(args, "/v1/reload", body, partial(show, confirm_s=args.confirm))
 
 
-def show(body: bytes) -> None:
+def show(body: bytes, confirm_s: float | None = None) -> None:
     """Print what a reload changed."""
     answer = json.loads(body)
     for item in answer["changes"]:
         print(f"{item['key']}: {item['old']} -> {item['new']}")
     print(f"reloaded: generation {answer['generation']}, {len(answer['changes'])} changes")
+    if confirm_s is not None and answer["changes"]:
+        print(f"goes back in {confirm_s:g} s unless confirmed: lbfwd confirm")
 
 
 def _percent(text: str) -> float:
@@ -51,13 +51,3 @@ def _percent(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text!r}: a percentage from 0% to 100%")
     return value / 100
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r}: seconds, more than 0 and at most 86400")
-    return value

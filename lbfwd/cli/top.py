@@ -10,13 +10,8 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lbfwd.cli.ask import add_runtime_dir
-
-if TYPE_CHECKING:
-    from lbfwd.supervisor.status import Status
+from lbfwd.cli.ask import add_runtime_dir, look, seconds
 
 HELP = "Show live what the running lbfwd does. q quits."
 QUIT = b"qQ\x04"  # and end of file
@@ -28,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval",
         metavar="SECONDS",
-        type=_interval,
+        type=seconds("0.2 to 60", lambda value: 0.2 <= value <= 60),
         default=1.0,
         help="between looks: 0.2 to 60 (default: %(default)s)",
     )
@@ -57,34 +52,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.2 <= seconds <= 60:
-        raise argparse.ArgumentTypeError(f"{text!r}: seconds, 0.2 to 60")
-    return seconds
-
-
-def _look(args: argparse.Namespace) -> "Status":
-    from lbfwd.api.client import request
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
-    from lbfwd.supervisor.status import Status
-
-    body = request(Path(args.runtime_dir) / ADMIN_SOCKET, "GET", "/v1/status")
-    return Status.model_validate_json(body)
-
-
 def _one(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from lbfwd.cli.rates import sample
     from lbfwd.cli.top_screen import screen
 
-    before = _look(args)
+    before = look(args)
     time.sleep(args.interval)
-    after = _look(args)
+    after = look(args)
     found = sample(before, after)
     if args.json:
         print(json.dumps(found.as_dict(after)))
@@ -101,7 +77,7 @@ def _live(args: argparse.Namespace) -> None:
     from lbfwd.cli.top_screen import screen
 
     console = Console()
-    before = _look(args)
+    before = look(args)
     after = before
     with _keys(), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -110,7 +86,7 @@ def _live(args: argparse.Namespace) -> None:
             live.update(picture, refresh=True)
             if _pressed(args.interval):
                 return
-            before, after = after, _look(args)
+            before, after = after, look(args)
 
 
 def _pressed(longest_s: float) -> bool:

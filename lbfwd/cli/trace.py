@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from lbfwd.cli.ask import add_options
+from lbfwd.cli.ask import add_options, admin_socket
 from lbfwd.cli.text import age
 
 if TYPE_CHECKING:
@@ -83,14 +82,13 @@ def _node(text: str) -> tuple[str, int]:
 
 def _ask_all(args: argparse.Namespace, flow: "Flow") -> list[Answer]:
     """Ask this machine's node, where one runs or no other is named, and all others, at once."""
-    from lbfwd.api.client import ApiError, request, request_tcp
-    from lbfwd.supervisor.runtime import ADMIN_SOCKET
+    from lbfwd.api.client import ApiError, not_understood, request, request_tcp
     from lbfwd.supervisor.trace import Trace
 
     question = "/v1/trace?" + urlencode(
         {"protocol": flow.protocol, "source": args.source, "destination": args.destination}
     )
-    socket = Path(args.runtime_dir) / ADMIN_SOCKET
+    socket = admin_socket(args)
 
     def ask(node: tuple[str, int] | None) -> Answer:
         place = str(socket) if node is None else f"{node[0]} port {node[1]}"
@@ -102,17 +100,11 @@ def _ask_all(args: argparse.Namespace, flow: "Flow") -> list[Answer]:
         except ApiError as error:
             return Answer(place, error=str(error))
         except ValueError:
-            return Answer(place, error=f"{place}: no answer of an lbfwd {_version()}")
+            return Answer(place, error=not_understood(place))
 
     here = [None] if not args.nodes or socket.exists() else []
     with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
         return list(threads.map(ask, [*here, *args.nodes]))
-
-
-def _version() -> str:
-    from lbfwd import __version__
-
-    return __version__
 
 
 def differences(answers: Sequence[Answer]) -> list[str]:

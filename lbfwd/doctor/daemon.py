@@ -27,12 +27,15 @@ def configuration(facts: NodeFacts) -> Iterator[Finding]:
 def process(facts: NodeFacts) -> Iterator[Finding]:
     """Check the supervisor, its workers and its interfaces."""
     status = facts.status
+    if facts.foreign:
+        why = "the update is not in force, and what this status says cannot be read"
+        yield _outdated(facts.foreign, why)
+        return
     if status is None:
         yield broken("process", facts.refused, "nothing is forwarded", "systemctl start lbfwd")
         return
     if status.version != __version__:
-        what = f"lbfwd {status.version} runs, {__version__} is installed"
-        yield warn("process", what, "the update is not in force", "systemctl restart lbfwd")
+        yield _outdated(status.version, "the update is not in force")
     lost = [worker for worker in status.workers if worker.state == "abandoned"]
     for worker in lost:
         what = f"the worker on cpu {worker.cpu} was given up after {worker.restarts} restarts"
@@ -46,6 +49,11 @@ def process(facts: NodeFacts) -> Iterator[Finding]:
             yield broken("process", f"{interface.name} {state}", why, fix)
     if not lost:
         yield ok("process", f"lbfwd {status.version}, {len(status.workers)} workers")
+
+
+def _outdated(version: str, why: str) -> Finding:
+    what = f"lbfwd {version} runs, {__version__} is installed"
+    return warn("process", what, why, "systemctl restart lbfwd")
 
 
 def cores(facts: NodeFacts) -> Iterator[Finding]:

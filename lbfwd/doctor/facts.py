@@ -59,8 +59,10 @@ class Secret:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A node. ``status`` None: it does not run; ``later``: its status a moment after ``status``.
+    """A node.
 
+    ``status`` None: ``refused`` says why, or ``foreign`` of which version it is, so that it cannot
+    be read. ``later``: its status a moment after ``status``.
     By interface: ``offloads``, ``nic_drops`` (packets that the hardware had no room for),
     ``irqs``. ``guard``: what is wrong with it, or nothing. ``sysctls``: below ``net``.
     ``governors``: by cpu. ``files_limit``: descriptors that the supervisor may open.
@@ -70,6 +72,7 @@ class NodeFacts:
     host: Host
     config_file: str
     refused: str = ""
+    foreign: str = ""
     config: Config | None = None
     status: Status | None = None
     later: Status | None = None

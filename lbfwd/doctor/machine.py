@@ -48,10 +48,11 @@ def offloads(interfaces: Iterable[str]) -> dict[str, Offloads]:
                 features = ethtool.get_features(name)
             except (OSError, NetlinkError):
                 continue
+            forwarding = features.features.get("rx-udp-gro-forwarding")  # since Linux 5.12
             found[name] = Offloads(
                 gro=features.offload_flags["generic-receive-offload"],
                 lro=features.offload_flags["large-receive-offload"],
-                udp_gro_forwarding=features.features["rx-udp-gro-forwarding"].enable,
+                udp_gro_forwarding=forwarding is not None and forwarding.enable,
             )
     return found
 

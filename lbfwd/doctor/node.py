@@ -1,13 +1,15 @@
 """Reads the facts about a node; changes nothing. Blocks."""
 
 import asyncio
+import json
 import time
 import tomllib
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from lbfwd.api.client import ApiError, request
@@ -33,21 +35,31 @@ _NO_ROOM = ("rx_missed_errors", "rx_fifo_errors", "rx_over_errors")
 _WHOLE_ID_MAP = "4294967295"
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """The node's status, or as in NodeFacts: why there is none."""
+
+    status: Status | None = None
+    refused: str = ""
+    foreign: str = ""
+
+
 def collect(runtime: Path, config_file: str, default: str) -> NodeFacts:
     """Look at the node of a runtime directory.
 
     ``config_file``: empty: the one it runs with, or ``default`` where it does not run.
     """
-    status, refused = _status(runtime)
+    answer = _answer(runtime)
+    status = answer.status
     file = config_file or (status.config_file if status else default)
-    facts = NodeFacts(host=host(), config_file=file, refused=refused, status=status)
+    facts = NodeFacts(host(), file, answer.refused, answer.foreign, status=status)
     facts = _with_config(facts)
     if facts.config:
         facts = _with_interfaces(facts, facts.config)
     if status:
         facts = replace(facts, guard=_guard(status))
         time.sleep(LOOK_S)
-        facts = replace(facts, later=_status(runtime)[0])
+        facts = replace(facts, later=_answer(runtime).status)
     return replace(
         facts,
         isolated=parse_ranges(text(_CPUS / "isolated")),
@@ -57,12 +69,15 @@ def collect(runtime: Path, config_file: str, default: str) -> NodeFacts:
     )
 
 
-def _status(runtime: Path) -> tuple[Status | None, str]:
+def _answer(runtime: Path) -> _Answer:
     try:
         body = request(runtime / ADMIN_SOCKET, "GET", "/v1/status")
     except ApiError as error:
-        return None, str(error)
-    return Status.model_validate_json(body), ""
+        return _Answer(refused=str(error))
+    try:
+        return _Answer(Status.model_validate_json(body))
+    except ValidationError:
+        return _Answer(foreign=str(json.loads(body).get("version", "of another version")))
 
 
 def _with_config(facts: NodeFacts) -> NodeFacts:

@@ -8,13 +8,11 @@ from prometheus_client import ProcessCollector
 from lbfwd import __version__
 from lbfwd.health.judge import scale
 from lbfwd.metrics import control, node, text, traffic
-from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import ReloadTally
 from lbfwd.supervisor.blocking import in_thread
-from lbfwd.supervisor.census import sum_up
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.reconcile import Parts, Reconciler
-from lbfwd.supervisor.state import State
 
 
 class Exporter:
@@ -35,8 +33,7 @@ class Exporter:
 
     async def _read(self) -> Reading:
         parts, reconciler, observer = self._parts, self._reconciler, self._observer
-        state = reconciler.state
-        forwarding = state.forwarding if state else None
+        forwarding = reconciler.state.forwarding if reconciler.state else None
         return Reading(
             version=__version__,
             generation=reconciler.generation,
@@ -45,21 +42,13 @@ class Exporter:
             scales={pool.name: scale(pool) for pool in reconciler.config.pools},
             fingerprints=await observer.fingerprints(forwarding) if forwarding else {},
             counts=await observer.counts(),
-            flows=await self._flows(state),
+            flows=await observer.census(),
+            flows_capacity=reconciler.config.workers.flows,
             workers=observer.workers(),
             interfaces=await observer.interfaces(),
             probes=parts.watch.probes.by_pool(),
             reloads=self.reloads,
         )
-
-    async def _flows(self, state: State | None) -> Flows:
-        capacity = self._reconciler.config.workers.flows
-        if state is None:
-            return Flows(capacity=capacity)
-        times, tables = state.forwarding.flow_times, self._parts.tables
-        found = sum_up(await self._observer.flows())
-        in_use = await in_thread(None, tables.flows_in_use, times)
-        return Flows(found.by_service, found.by_backend, in_use, capacity)
 
 
 def render(reading: Reading) -> list[bytes]:

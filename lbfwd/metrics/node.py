@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import Metric
 
 from lbfwd.metrics.family import counter, gauge, info
-from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.reading import Reading
 from lbfwd.supervisor.status import InterfaceStatus, RingStatus, WorkerStatus
 
 _WORKER_COUNTERS = (
@@ -40,12 +40,13 @@ def families(reading: Reading) -> Iterator[Metric]:
         "Number of the forwarding state in force; 0: none yet.",
         [({}, reading.generation)],
     )
-    yield from _workers(reading.workers, reading.flows)
+    yield from _workers(reading.workers)
+    yield from _flows(reading)
     yield from _rings(reading.workers)
     yield from _interfaces(reading.interfaces)
 
 
-def _workers(workers: Sequence[WorkerStatus], flows: Flows) -> Iterator[Metric]:
+def _workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
     both = [({"worker": str(worker.slot)}, worker) for worker in workers]
     for name, attribute, documentation in _WORKER_COUNTERS:
         rows = ((label, getattr(worker, attribute)) for label, worker in both)
@@ -70,19 +71,19 @@ def _workers(workers: Sequence[WorkerStatus], flows: Flows) -> Iterator[Metric]:
         "Time since the supervisor saw the worker's heartbeat move; a hung worker is killed.",
         ((label, worker.heartbeat_age_ms / 1000) for label, worker in both),
     )
-    yield from _flows([label for label, _ in both], flows)
 
 
-def _flows(workers: Sequence[dict[str, str]], flows: Flows) -> Iterator[Metric]:
+def _flows(reading: Reading) -> Iterator[Metric]:
+    labels = [{"worker": str(worker.slot)} for worker in reading.workers]
     yield gauge(
         "lbfwd_worker_flows",
         "Live entries in the worker's flow table; a flow that changed workers is in two.",
-        zip(workers, flows.by_worker, strict=False),  # empty before the first generation
+        zip(labels, reading.flows.by_worker, strict=False),  # empty before the first generation
     )
     yield gauge(
         "lbfwd_worker_flows_capacity",
         "Live flows that the worker's flow table can hold.",
-        ((label, flows.capacity) for label in workers),
+        ((label, reading.flows_capacity) for label in labels),
     )
 
 

@@ -1,26 +1,15 @@
 """A node at one moment, as its metrics are made from it. Plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lbfwd.forwarding import Forwarding
 from lbfwd.health.standing import BackendKey as StandingKey
 from lbfwd.health.standing import Standing
 from lbfwd.metrics.tally import PoolProbes, ReloadTally
-from lbfwd.snapshot import BackendKey, ServiceKey
+from lbfwd.supervisor.census import Flows
 from lbfwd.supervisor.status import InterfaceStatus, WorkerStatus
 from lbfwd.tables import Counts
-
-
-@dataclass(frozen=True)
-class Flows:
-    """Live flows; ``by_worker`` counts entries in use, by slot: a flow that moved has two."""
-
-    by_service: Mapping[ServiceKey, int] = field(default_factory=dict)
-    by_backend: Mapping[BackendKey, int] = field(default_factory=dict)
-    by_worker: tuple[int, ...] = ()
-    capacity: int = 0
-    """Flows that a worker can hold."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +25,8 @@ class Reading:
     fingerprints: Mapping[str, str]
     counts: Counts
     flows: Flows
+    flows_capacity: int
+    """Live flows that a worker can hold."""
     workers: tuple[WorkerStatus, ...]
     interfaces: tuple[InterfaceStatus, ...]
     probes: Mapping[str, PoolProbes]

@@ -1,11 +1,14 @@
 """Flows as people write them, and their packets as Scapy reads them."""
 
+import re
+from ipaddress import ip_address
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 
-from lbfwd.flow import packet, parse
+from lbfwd.flow import packet, parse, parse_end
 
 FLOWS = [
     ("tcp", "198.51.100.7:40000", "192.0.2.10:443"),
@@ -14,6 +17,13 @@ FLOWS = [
     ("tcp", "[2001:db8::7]:40000", "[2001:db8::10]:443"),
     ("udp", "[2001:db8::7]:53", "[2001:db8::10]:53"),
     ("icmp", "2001:db8::7", "2001:db8::10"),
+]
+ENDS = [
+    ("192.0.2.1", ("192.0.2.1", None)),
+    ("192.0.2.1:80", ("192.0.2.1", 80)),
+    ("2001:db8::1", ("2001:db8::1", None)),
+    ("[2001:db8::1]", ("2001:db8::1", None)),
+    ("[2001:db8::1]:80", ("2001:db8::1", 80)),
 ]
 LAYERS = {
     ("tcp", 4): TCP, ("tcp", 6): TCP, ("udp", 4): UDP, ("udp", 6): UDP,
@@ -64,3 +74,14 @@ def test_its_packet_is_right_to_the_last_checksum(words: tuple[str, str, str]) -
 def test_what_makes_no_sense_is_named(words: tuple[str, str, str], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         parse(*words)
+
+
+@pytest.mark.parametrize(("text", "want"), ENDS)
+def test_an_end_may_do_without_a_port(text: str, want: tuple[str, int | None]) -> None:
+    assert parse_end("source", text) == (ip_address(want[0]), want[1])
+
+
+@pytest.mark.parametrize("text", ["", "192.0.2", "192.0.2.1:", "192.0.2.1:65536", "[::1]80", "x:1"])
+def test_ends_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^source {re.escape(repr(text))}: .*must be "):
+        parse_end("source", text)

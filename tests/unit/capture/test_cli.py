@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from lbfwd import __version__
 from lbfwd.capture.selection import Asked, select
 from lbfwd.cli import capture
 from lbfwd.config import WorkerSettings
@@ -23,8 +24,8 @@ def parsed(*arguments: str) -> argparse.Namespace:
         (("--rate", "x"), "x: must be a number from 1 to 1000000"),
         (("--sample", "65537"), "65537: must be a number from 1 to 65536"),
         (("--snaplen", "159"), "159: must be a number from 160 to 262144"),
-        (("--seconds", "0"), "0: must be a number of seconds, more than 0"),
-        (("--seconds", "inf"), "inf: must be a number of seconds"),
+        (("--seconds", "0"), "'0': seconds, more than 0"),
+        (("--seconds", "inf"), "'inf': seconds, more than 0"),
         (("--flow", "tcp", "::1"), "expected 3 arguments"),
         (("--before", "--after"), "not allowed with"),
     ],
@@ -59,3 +60,11 @@ def test_a_queue_that_is_bypassed_is_told(
 def test_no_lbfwd_to_ask(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
     assert capture.run(parsed("--runtime-dir", str(tmp_path), "--write", "x")) == 1
     assert "no lbfwd runs there" in capsys.readouterr().err
+
+
+def test_an_lbfwd_of_another_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbfwd.api.client.request", lambda *_question: b'{"version": "0.0.1"}')
+    assert capture.run(parsed("--write", "x")) == 1
+    assert f"no answer of an lbfwd {__version__}" in capsys.readouterr().err

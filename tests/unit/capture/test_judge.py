@@ -10,7 +10,7 @@ from lbfwd.capture.outlook import Outlook, shortened
 from lbfwd.capture.selection import Asked, select
 from lbfwd.capture.tap import Frame
 from tests.oracle.encap import wrapped
-from tests.unit.capture.site import ETHER, VIP4, VIP6, WEB_A, WEB_B, ip_address, status
+from tests.unit.capture.site import ETHER, VIP4, VIP6, WEB_A, WEB_B, backend, ip_address, status
 
 CLIENT, NODE = "198.51.100.2", ip_address("10.0.0.1")
 MTU = 1500
@@ -76,6 +76,17 @@ def test_what_is_none_of_ours() -> None:
 def test_a_backend() -> None:
     assert Node(WEB_A).judge(backend="web/b").comment(frame(WEB)) is None
     assert Node(WEB_B).judge(backend="web/b").comment(frame(WEB)) is not None
+
+
+def test_one_server_may_have_another_name_in_each_pool() -> None:
+    web, dns = status().pools
+    dns = dns.model_copy(update={"backends": (backend("resolver", WEB_A),)})
+    node = status().model_copy(update={"pools": (web, dns)})
+    judge = Judge(select(node, Asked()), Node(WEB_A), {0: MTU}, {NODE})
+    query = inner(UDP(sport=4000, dport=53))
+    for side, to in (("before", None), ("after", WEB_A)):
+        assert judge.comment(frame(WEB, to)) == f"packet={side} service=web backend=a"
+        assert judge.comment(frame(query, to)) == f"packet={side} service=dns backend=resolver"
 
 
 def test_drops() -> None:

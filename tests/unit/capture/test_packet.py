@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import GRE, Dot1Q
 from scapy.packet import Packet, Raw
 
-from lbfwd.capture.packet import Flow, flow, ip_packet, parse_end, tunnelled
+from lbfwd.capture.packet import Flow, flow, ip_packet, tunnelled
 from tests.unit.capture.site import ETHER
 
 CLIENT4, VIP4 = "198.51.100.2", "192.0.2.10"
@@ -80,22 +80,3 @@ def test_inside_of_frames() -> None:
         assert not tunnelled(bytes(outer / inner))
     assert ip_packet(bytes(ETHER / Dot1Q(vlan=5) / inner)) == bytes(inner)
     assert ip_packet(bytes(ETHER)[:12] + b"\x08\x06" + bytes(inner)) == b""
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("192.0.2.1", ("192.0.2.1", None)),
-        ("192.0.2.1:80", ("192.0.2.1", 80)),
-        ("2001:db8::1", ("2001:db8::1", None)),
-        ("[2001:db8::1]:80", ("2001:db8::1", 80)),
-    ],
-)
-def test_ends(text: str, want: tuple[str, int | None]) -> None:
-    assert parse_end(text) == (ip_address(want[0]), want[1])
-
-
-@pytest.mark.parametrize("text", ["", "192.0.2", "192.0.2.1:", "192.0.2.1:65536", "[::1]80", "x:1"])
-def test_ends_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match="must be ADDRESS or ADDRESS:PORT"):
-        parse_end(text)

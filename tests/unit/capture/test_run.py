@@ -21,7 +21,7 @@ class Pipe:
 
     def __init__(self, number: int, frames: list[Frame]) -> None:
         self.number, self.name = number, f"eth{number}"
-        self.received, self.dropped = len(frames), 7
+        self.received = self.dropped = 0
         self.left = list(frames)
         self._fds = os.pipe()
         os.write(self._fds[1], b"x")
@@ -33,7 +33,7 @@ class Pipe:
         return self.left.pop(0) if self.left else None
 
     def count(self) -> None:
-        pass
+        self.received += 5
 
     def close(self) -> None:
         for fd in self._fds:
@@ -103,8 +103,24 @@ def test_a_reader_that_goes_ends_it() -> None:
     capture = Capture([tap], lambda _frame: "c", Limits(), writer)  # type: ignore[list-item]
     tally = capture.run("test", lambda: os.close(reader))
     assert tally.ended == "nobody reads it any more"
+    assert tap.received == 5, "what the kernel has counted is told all the same"
     os.close(writer)
     tap.close()
+
+
+@pytest.mark.parametrize("quiet", [[0], [1], [0, 1, 3]])
+def test_a_low_rate_is_not_used_up_by_interfaces_without_packets(run, quiet: list[int]) -> None:  # type: ignore[no-untyped-def]
+    frames = [[] if n in quiet else [frame(n, 10 * n + m) for m in range(2)] for n in range(4)]
+    wanted = sum(map(len, frames))
+    tally, _found = run(frames, Limits(count=wanted, seconds=READY_S, rate=20))
+    assert tally.written == wanted
+
+
+def test_a_low_rate_is_shared_by_the_interfaces(run) -> None:  # type: ignore[no-untyped-def]
+    frames = [[frame(n, 100 * n + m) for m in range(50)] for n in range(2)]
+    tally, found = run(frames, Limits(count=6, seconds=READY_S, rate=20))
+    assert tally.written == 6
+    assert sum(moment >= 100 for moment in moments(found)) == 3
 
 
 def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

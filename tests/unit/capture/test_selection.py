@@ -15,7 +15,7 @@ def flow(protocol: int = 6, port: int | None = 80, client: object = CLIENT) -> F
 def test_everything() -> None:
     found = select(status(), Asked())
     assert found.vips == {VIP4, VIP6}
-    assert found.backends == {WEB_A: "a", WEB_B: "b", DNS_A: "a"}
+    assert found.backends == {WEB_A: {"web": "a"}, WEB_B: {"web": "b"}, DNS_A: {"dns": "a"}}
     assert found.pattern is None
     assert found.has(flow())
     assert found.has(flow(port=9, protocol=17))  # no service: dropped, and seen
@@ -43,7 +43,7 @@ def test_a_service_of_every_port_leaves_the_others_out() -> None:
 @pytest.mark.parametrize("name", ["b", str(WEB_B), "web/b"])
 def test_a_backend(name: str) -> None:
     found = select(status(), Asked(backend=name))
-    assert found.backends == {WEB_B: "b"}
+    assert found.backends == {WEB_B: {"web": "b"}}
     assert found.named
     assert found.has(flow())
     assert not found.has(flow(17, 53))  # of a pool without it
@@ -88,7 +88,8 @@ def test_an_interface_is_asked_for_what_it_does() -> None:
         (Asked(drop="x"), "--drop x: no such reason"),
         (Asked(drop="tx_ring_full"), "--drop tx_ring_full: it lies in the moment"),
         (Asked(flow=("icmp", "1.1.1.1", str(VIP4))), "--flow icmp: must be tcp or udp"),
-        (Asked(flow=("tcp", "x", str(VIP4))), "--flow x: must be ADDRESS"),
+        (Asked(flow=("tcp", "x", str(VIP4))), "--flow source 'x': must be ADDRESS"),
+        (Asked(flow=("tcp", "1.1.1.1", f"{VIP4}:0")), "port '0' must be a number from 1 to 65535"),
         (Asked(flow=("tcp", "::1", str(VIP4))), "must be of one family"),
         (Asked(flow=("tcp", "1.1.1.1", "192.0.2.99")), "192.0.2.99 is not a VIP"),
         (Asked(service="web6", flow=("tcp", "1.1.1.1", str(VIP4))), "is not a VIP of what"),

@@ -3,10 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyroute2.ethtool.ethtool import EthtoolFeatures
 
 from lbfwd.config.machine import parse_ranges
 from lbfwd.doctor import host, machine
-from lbfwd.doctor.facts import Host, Package
+from lbfwd.doctor.facts import Host, Offloads, Package
 from lbfwd.doctor.finding import Finding
 
 ARCHITECTURE = Path(__file__).parents[3] / "docs/architecture.md"
@@ -66,6 +67,25 @@ def test_versions() -> None:
 
 def test_interrupts_are_counted_over_cpus() -> None:
     assert machine.counted(INTERRUPTS) == {0: 35, 30: 111}
+
+
+class OldEthtool:
+    """Of a kernel before 5.12, which does not know rx-udp-gro-forwarding."""
+
+    def __enter__(self) -> "OldEthtool":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def get_features(self, _interface: str) -> EthtoolFeatures:
+        flags = {"generic-receive-offload": True, "large-receive-offload": False}
+        return EthtoolFeatures(features={}, offload_flags=flags)
+
+
+def test_offloads_of_an_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "Ethtool", OldEthtool)
+    assert machine.offloads(["eth0"]) == {"eth0": Offloads(gro=True)}
 
 
 def test_this_machine() -> None:

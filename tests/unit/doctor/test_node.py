@@ -1,14 +1,17 @@
 """Each check of a node: silent about the good one, and right about what is wrong."""
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
+from lbfwd import __version__
 from lbfwd.config import Problem
 from lbfwd.config.hardware import Hardware
 from lbfwd.config.warn import LocalAddress
-from lbfwd.doctor import daemon, interfaces, mtu, paths
+from lbfwd.doctor import daemon, interfaces, mtu, node, paths
 from lbfwd.doctor.facts import Irq, Offloads, Secret
 from lbfwd.doctor.run import NODE, examine_node
 from lbfwd.health.rp_filter import Finding as Blocked
@@ -49,6 +52,18 @@ def test_process() -> None:
     (finding,) = said(daemon.process, status=status(workers=(worker,)))
     assert finding.level == "broken"
     assert "worker on cpu 2 was given up" in finding.what
+
+
+def test_another_version_whose_status_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    older = status(version="0.0.1").model_dump(mode="json") | {"workers": [{"slot": 0}]}
+    monkeypatch.setattr(node, "request", lambda *_question: json.dumps(older).encode())
+    facts = node.collect(tmp_path, "", str(tmp_path / "none.toml"))
+    (finding,) = daemon.process(facts)
+    assert (finding.level, finding.fix) == ("warn", "systemctl restart lbfwd")
+    assert finding.what == f"lbfwd 0.0.1 runs, {__version__} is installed"
+    assert {f.check for f in examine_node(facts) if f.level == "broken"} == {"configuration"}
 
 
 @pytest.mark.parametrize(

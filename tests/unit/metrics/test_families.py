@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,20 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lbfwd.metrics.exporter import render
-from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.reading import Reading
+from lbfwd.supervisor.census import Flows
 from lbfwd.supervisor.status import RingStatus
 from tests.unit.metrics.values import reading, standing, worker
+
+# Whose a series is, by labels that it has: the first that fits.
+OWNERS = {
+    "ring": {"worker", "interface"},
+    "worker": {"worker"},
+    "interface": {"interface"},
+    "service": {"service"},
+    "backend": {"pool", "backend"},
+    "pool": {"pool"},
+}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -141,9 +153,9 @@ def test_while_a_ring_is_replaced_its_counters_do_not_go_back() -> None:
 
 
 def test_before_the_first_generation_there_is_the_node() -> None:
-    found = samples(replace(reading(), generation=0, forwarding=None, flows=Flows(capacity=9)))
+    found = samples(replace(reading(), generation=0, forwarding=None, flows=Flows()))
     assert value(found, "generation") == 0
-    assert value(found, "worker_flows_capacity", worker="0") == 9
+    assert value(found, "worker_flows_capacity", worker="0") == 1024
     assert not list(labelled(found, "backend_up"))
 
 
@@ -173,3 +185,17 @@ def test_the_document_lists_every_metric_with_its_type_and_labels() -> None:
         if name.startswith("lbfwd_"):
             made[name] = family.type, labels
     assert listed == made
+
+
+def test_the_document_tells_how_many_series_there_are() -> None:
+    text = " ".join((Path(__file__).parents[3] / "docs" / "metrics.md").read_text().split())
+    (told,) = re.findall(r"There are (.*?) and some \d+ of the node\.", text)
+    each = {
+        whose: int(number) for number, whose in re.findall(r"(\d+)(?: series)? an? (\w+)", told)
+    }
+    there = {"ring": 1, "worker": 2, "interface": 1, "service": 3, "backend": 3, "pool": 1}
+    names = [{name for name, _ in labels} for _, labels in samples(reading())]
+    owners = (next((o for o, its in OWNERS.items() if its <= labels), "") for labels in names)
+    found = Counter(filter(None, owners))
+    found["pool"] -= 1  # its probes have had a second outcome
+    assert found == {whose: number * there[whose] for whose, number in each.items()}

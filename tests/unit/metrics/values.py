@@ -2,15 +2,16 @@
 
 from ipaddress import ip_address
 
-from lbfwd.config import WorkerSettings
 from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
 from lbfwd.health.outcome import Outcome
 from lbfwd.health.standing import Condition, Standing
-from lbfwd.metrics.reading import Flows, Reading
+from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import ProbeTally, ReloadTally
 from lbfwd.slots import Seat, Tenants
+from lbfwd.supervisor.census import Flows
 from lbfwd.supervisor.status import InterfaceStatus, RingStatus, WorkerStatus
 from lbfwd.tables import AllTenants, Counts
+from tests.unit.api import values
 
 A, B, C = (ip_address(f"10.0.0.{n}") for n in (11, 12, 13))
 VIP = ip_address("192.0.2.10")
@@ -22,36 +23,13 @@ def standing(condition: Condition, weight: int = 1) -> Standing:
 
 
 def worker(slot: int, rings: tuple[RingStatus, ...]) -> WorkerStatus:
-    return WorkerStatus(
-        slot=slot,
-        cpu=2 + slot,
-        pid=4711,
-        state="running" if slot == 0 else "abandoned",
-        restarts=3,
-        heartbeat_age_ms=50,
-        seen=1000,
-        bursts=100,
-        waits=90,
-        frames=999,
-        sends=95,
-        rings=rings,
-        settings=WorkerSettings(ring="v2"),
-    )
+    state = "running" if slot == 0 else "abandoned"
+    fields = {"slot": slot, "cpu": 2 + slot, "state": state, "frames": 999, "rings": rings}
+    return values.status().workers[0].model_copy(update=fields)
 
 
-def interface(name: str) -> InterfaceStatus:
-    return InterfaceStatus(
-        name=name,
-        receives=True,
-        state="up",
-        carrier=True,
-        ifindex=2,
-        mtu=1500,
-        admits_all=True,
-        tx_index=0,
-        device_tx_dropped=8,
-        qdisc_tx_dropped=9,
-    )
+def interface() -> InterfaceStatus:
+    return values.status().interfaces[0].model_copy(update={"carrier": True})
 
 
 def forwarding() -> Forwarding:
@@ -107,9 +85,10 @@ def reading() -> Reading:
         scales={"web": 1, "slow": 10},
         fingerprints={"http": "00112233aabbccdd", "any": "ff", "new": "ee"},
         counts=counts(),
-        flows=Flows({(VIP, "tcp", 80): 7}, {("web", "a", A): 7}, (5, 2), 1024),
+        flows=Flows({}, {(VIP, "tcp", 80): 7}, {("web", "a", A): 7}, (5, 2)),
+        flows_capacity=1024,
         workers=(worker(0, rings), worker(1, ())),
-        interfaces=(interface("eth0"),),
+        interfaces=(interface(),),
         probes=probes().by_pool(),
         reloads=ReloadTally(),
     )
