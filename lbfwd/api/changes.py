@@ -56,16 +56,16 @@ def add_routes(application: web.Application, control: Control) -> None:
         """Read the configuration again and take it up as a whole: max_moved, confirm_s."""
         body = await _body(request, ReloadBody)
         terms = Terms(body.max_moved, body.confirm_s)
-        return json_response(asdict(await changes.reload(terms, user_of(request))))
+        return json_response(asdict(await changes.reload(terms, await user_of(request))))
 
     async def confirm(request: web.Request) -> web.Response:
         """Keep what a reload with confirm_s has taken up."""
-        await changes.confirm(user_of(request))
+        await changes.confirm(await user_of(request))
         return json_response({})
 
     async def undo(request: web.Request) -> web.Response:
         """Return to the configuration before the last one."""
-        return json_response(asdict(await changes.undo(user_of(request))))
+        return json_response(asdict(await changes.undo(await user_of(request))))
 
     application.router.add_post("/v1/plan", plan)
     application.router.add_post("/v1/reload", reload)
@@ -86,12 +86,12 @@ def _add_operations(application: web.Application, control: Control) -> None:
     def add(verb: str, ending: str, mode: Mode, does: str) -> None:
         async def begin(request: web.Request) -> web.Response:
             asked = await _body(request, BackendBody)
-            key = mode, asked.backend, asked.pool, user_of(request)
+            key = mode, asked.backend, asked.pool, await user_of(request)
             return json_response(await control.changes.operate(*key))
 
         async def end(request: web.Request) -> web.Response:
             asked = await _body(request, BackendBody)
-            key = mode, asked.backend, asked.pool, user_of(request)
+            key = mode, asked.backend, asked.pool, await user_of(request)
             return json_response(await control.changes.end_operation(*key))
 
         begin.__doc__ = f"{does}: backend, pool."
@@ -106,11 +106,12 @@ def _add_operations(application: web.Application, control: Control) -> None:
 
 async def _body(request: web.Request, kind: type[Body]) -> Body:
     """Read a body; none at all is an empty object. Raises HTTPBadRequest."""
-    text = await request.text()
     try:
-        return kind.model_validate_json(text or "{}")
+        return kind.model_validate_json(await request.read() or b"{}")
     except ValidationError as error:
         raise _bad(error) from None
+    except web.RequestPayloadError as error:  # it is not encoded as its head says
+        raise web.HTTPBadRequest(text=f"body: {' '.join(str(error).split())}") from None
 
 
 def _bad(error: ValidationError) -> web.HTTPBadRequest:

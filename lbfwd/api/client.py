@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from lbfwd import __version__
 from lbfwd.config.problem import Problem
 
 TIMEOUT_S = 30.0
@@ -21,6 +22,11 @@ class ApiError(Exception):
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+def not_understood(place: object) -> str:
+    """Say that an answer is not one of this version: after an update, before the restart."""
+    return f"{place}: no answer of an lbfwd {__version__} (lbfwd doctor tells more)"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -50,6 +56,8 @@ def request(
         raise ApiError(_refusal(path)) from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise ApiError(f"{path}: no lbfwd runs there (see lbfwd run --runtime-dir)") from None
+    except OSError as error:
+        raise ApiError(f"{path}: {error.strerror or error}") from None
 
 
 def request_tcp(host: str, port: int, resource: str) -> bytes:

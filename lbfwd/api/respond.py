@@ -56,10 +56,10 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except ConfigError as error:
         code = 409 if isinstance(error, NeedsRestart) else 422
         return json_response({"problems": [asdict(problem) for problem in error.problems]}, code)
-    except Refused as error:
-        return json_response({"error": str(error)}, 409)
     except SupervisorError as error:
-        return json_response({"error": str(error)}, 500)
+        return json_response({"error": str(error)}, 409 if isinstance(error, Refused) else 500)
+    except ConnectionError as error:  # whoever asked has gone; nobody reads this
+        return json_response({"error": str(error)}, 400)
     except Exception as error:
         log.get().exception("request_failed", method=request.method, path=request.path)
         return json_response({"error": repr(error)}, 500)

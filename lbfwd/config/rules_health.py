@@ -1,6 +1,7 @@
 """Rules of health checks, checked on the document as in rules.py: BAD values keep them silent."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from lbfwd.config.document import BAD, Document, tables
 from lbfwd.config.health import COMMON_KEYS, KEYS_OF_TYPE
@@ -11,12 +12,16 @@ _TYPES = '"none", "tcp", "http", "https", "dns" or "udp"'
 
 def health_rules(document: Document) -> Iterator[Finding]:
     """Yield what is wrong with the pools' health checks and what they say of bad health."""
+    services = _services_by_pool(document)
     for at, pool in tables(document, "pool"):
         yield from _min_healthy(at, pool)
         health = pool.get("health")
-        if isinstance(health, dict):
-            yield from _health((*at, "health"), health)
-            yield from _target((*at, "health"), health, _services(document, pool))
+        if not isinstance(health, dict):
+            continue
+        yield from _health((*at, "health"), health)
+        name = pool.get("name", BAD)
+        if services is not None and name is not BAD:
+            yield from _target((*at, "health"), health, services.get(name, []))
 
 
 def _min_healthy(at: Location, pool: Document) -> Iterator[Finding]:
@@ -54,23 +59,21 @@ def _lacking(at: Location, kind: str, health: Document) -> Iterator[Finding]:
         yield Finding((*at, "payload"), MISSING, "required with expect: nobody answers unasked")
 
 
-def _services(document: Document, pool: Document) -> list[Document] | None:
-    """Return the services of a pool; None: not known, for something there is wrong already."""
-    name = pool.get("name", BAD)
-    services = [service for _, service in tables(document, "service")]
-    known = {other.get("name") for _, other in tables(document, "pool")}
-    if (
-        name is BAD
-        or document.get("service") is BAD
-        or any(s.get("pool", BAD) not in known for s in services)
-    ):
-        return None
-    return [service for service in services if service.get("pool") == name]
+def _services_by_pool(document: Document) -> Mapping[str, list[Document]] | None:
+    """Return the services of each pool; None: not known, for something there is wrong already."""
+    names = {pool.get("name") for _, pool in tables(document, "pool")}
+    found = defaultdict[str, list[Document]](list)
+    for _, service in tables(document, "service"):
+        name = service.get("pool", BAD)
+        if name is BAD or name not in names:
+            return None
+        found[name].append(service)
+    return None if document.get("service") is BAD else found
 
 
-def _target(at: Location, health: Document, services: list[Document] | None) -> Iterator[Finding]:
+def _target(at: Location, health: Document, services: list[Document]) -> Iterator[Finding]:
     """Check that it is known what is probed: a VIP where it goes by tunnel, and a port."""
-    if services is None or health.get("type", "none") in ("none", BAD):
+    if health.get("type", "none") in ("none", BAD):
         return
     if not services and health.get("via", "tunnel") == "tunnel":
         rule = 'no service uses this pool, so there is no VIP to probe; or via = "direct"'

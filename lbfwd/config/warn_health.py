@@ -1,10 +1,12 @@
 """Health checks that are allowed and yet probably not meant."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from lbfwd.config.health import least_healthy
 from lbfwd.config.model import Config, Pool
 from lbfwd.config.problem import Problem, entry, show
+from lbfwd.config.values import IPAddress
 
 MOST_PROBES_S = 2000  # measured: bench/probes.py
 
@@ -15,7 +17,10 @@ def health_warnings(config: Config, file: str) -> Iterator[Problem]:
     for pool in checked:
         yield from _slow_answers(pool, file)
         yield from _everybody_stays(pool, file)
-    rate = sum(_probes_s(pool, config) for pool in checked)
+    vips = defaultdict[str, set[IPAddress]](set)
+    for service in config.services:
+        vips[service.pool].add(service.vip)
+    rate = sum(_probes_s(pool, len(vips[pool.name])) for pool in checked)
     if rate > MOST_PROBES_S:
         rule = (
             f"all pools together ask for {rate:.0f} probes a second, and more than {MOST_PROBES_S}"
@@ -43,8 +48,7 @@ def _everybody_stays(pool: Pool, file: str) -> Iterator[Problem]:
         yield Problem(file, f"{entry('pool', pool.name)}.min_healthy", show(pool.min_healthy), rule)
 
 
-def _probes_s(pool: Pool, config: Config) -> float:
+def _probes_s(pool: Pool, vips: int) -> float:
     """Return probes a second, at most: pools that ask the same question share its probes."""
-    vips = {service.vip for service in config.services if service.pool == pool.name}
-    targets = len(vips) if pool.health.via == "tunnel" else 1
+    targets = vips if pool.health.via == "tunnel" else 1
     return len(pool.backends) * targets * 1000 / pool.health.interval_ms

@@ -11,10 +11,12 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
+
+T = TypeVar("T")
 
 
 class LabError(Exception):
@@ -132,13 +134,14 @@ def stop(process: "subprocess.Popen[Any]", timeout_s: float = STOP_TIMEOUT_S) ->
     return process.wait()
 
 
-def eventually(fact: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until ``fact`` is true. Raises LabError naming ``what`` when it stays false."""
+def eventually(fact: Callable[[], T], timeout_s: float, what: str) -> T:
+    """Return ``fact`` once it is true. Raises LabError naming ``what`` when it stays false."""
     deadline = time.monotonic() + timeout_s
-    while not fact():
+    while not (found := fact()):
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not so within {timeout_s:g} s")
         time.sleep(POLL_S)
+    return found
 
 
 def _run(argv: Sequence[str], stdin: str | None = None, check: bool = True) -> str:

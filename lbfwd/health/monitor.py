@@ -24,7 +24,7 @@ from functools import partial
 from lbfwd.config import Config
 from lbfwd.health import probe
 from lbfwd.health.outcome import PASSED, Outcome, of_os_error
-from lbfwd.health.probe_http import HttpProbe
+from lbfwd.health.probe_http import HttpProbe, tls_context
 from lbfwd.health.question import Dns, Http, Question, Tcp, Udp, questions
 from lbfwd.health.route import Direct, Route, Tunnelled, TunnelRoutes
 from lbfwd.health.standing import BackendKey
@@ -84,6 +84,7 @@ class Monitor:
         self._pools: dict[Question, frozenset[str]] = {}
         self._waiting: set[TrackKey] = set()
         self._judged = asyncio.Event()
+        self._door = asyncio.Lock()
 
     def verdicts(self) -> Mapping[BackendKey, Verdict]:
         """Return what is known; a backend that nobody asks, or not yet, is not there."""
@@ -109,6 +110,7 @@ class Monitor:
         )
         await self._cancel([question for question in self._tasks if question not in asked])
         self._follow(wanted, keys)
+        tls_context.cache_clear()  # new questions use the certificate store as it is now
         new = [question for question in asked if question not in self._tasks]
         for place, question in enumerate(new):
             delay_s = min(place / FIRST_PROBES_S, question.interval_ms / 1000 * place / len(new))
@@ -156,6 +158,8 @@ class Monitor:
         async with asker(question, route) as ask:
             due = clock() - interval_s * random.random()  # noqa: S311 - no secret
             while True:
+                async with self._door:  # a turn of the loop for each: what is under way comes first
+                    await asyncio.sleep(0)
                 self._count(question, await outcome_of(question, ask))
                 jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
                 due = max(due + interval_s * jitter, clock())

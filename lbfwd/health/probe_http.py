@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +21,13 @@ HEADERS = 128
 AGENT = "lbfwd-health"
 
 
+@cache
 def tls_context(verify: bool) -> ssl.SSLContext:
-    """Return a context; ``verify``: against this machine's certificate store. Blocks: it reads."""
+    """Return a context; ``verify``: against this machine's certificate store. Blocks: it reads.
+
+    All questions share it, for a store takes 30 ms and 0.8 MiB; ``tls_context.cache_clear`` has
+    it read again.
+    """
     if verify:
         return ssl.create_default_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

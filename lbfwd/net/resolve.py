@@ -9,7 +9,6 @@ learned (RFC 1191, RFC 8201): RTAX_MTU is then the exception's. No event tells o
 import asyncio
 import errno
 import os
-import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lbfwd.net.links import Link, read_links, read_sources
 from lbfwd.net.neighbours import ABSENT, Key, Neighbour, Neighbours
+from lbfwd.net.route_get import RouteSocket
 
 __all__ = ["Link", "Net", "NextHop", "Resolution"]
 
@@ -118,6 +118,10 @@ class Net:
         return IPRoute(use_event_loop=self._loop)
 
     @cached_property
+    def _routes(self) -> RouteSocket:
+        return RouteSocket()
+
+    @cached_property
     def _neighbours(self) -> Neighbours:
         return Neighbours(self._ipr)
 
@@ -152,6 +156,7 @@ class Net:
         try:
             self._neighbours.close()
         finally:
+            self._routes.close()
             self._ipr.close()
             # The socket closes in the loop's next turn.
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -162,32 +167,25 @@ class Net:
         if source.version == 6:
             return source
         try:
-            return source if self._get(source, None, 0)["type"] == _LOCAL else None
+            return source if self._routes.get(source, None, 0)["type"] == _LOCAL else None
         except NetlinkError:
             return None
 
     def _route(self, to: IPAddress, source: IPAddress | None) -> Route:
         try:
-            whole = read_route(self._get(to, source, _RTM_F_FIB_MATCH), to)
+            whole = read_route(self._routes.get(to, source, _RTM_F_FIB_MATCH), to)
             if whole.reason:
                 return whole
-            picked = read_route(self._get(to, source, 0), to)
+            picked = read_route(self._routes.get(to, source, 0), to)
             # A next-hop object with net.ipv4.nexthop_compat_mode = 0: take what the kernel picks.
             route = whole if whole.hops else picked
             return replace(route, path_mtu=picked.mtu)
         except NetlinkError as error:
             return Route(reason=_ERRORS.get(error.code, f"route: {os.strerror(error.code)}"))
 
-    def _get(self, to: IPAddress, source: IPAddress | None, flags: int) -> Any:
-        fields: dict[str, Any] = {"dst": str(to), "dst_len": to.max_prefixlen, "flags": flags}
-        if source is not None:
-            fields |= {"src": str(source), "src_len": source.max_prefixlen}
-        family = socket.AF_INET if to.version == 4 else socket.AF_INET6
-        return self._ipr.route("get", family=family, **fields)[0]
-
 
 def read_route(message: Any, to: IPAddress) -> Route:
-    """Return what an RTM_NEWROUTE message (pyroute2's) says about packets to ``to``."""
+    """Return what an RTM_NEWROUTE message (pyroute2's, or route_get's) says about ``to``."""
     if message["type"] != _UNICAST:
         return Route(reason=f"route is {_TYPES.get(message['type'], message['type'])}")
     paths = message.get_attr("RTA_MULTIPATH") or [message]

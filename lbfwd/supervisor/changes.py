@@ -21,12 +21,13 @@ from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import Refused, SupervisorError, describe
 from lbfwd.supervisor.forecast import ServiceForecast, most_moved
 from lbfwd.supervisor.history import History
+from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Mode, Operation, Operations, find_backend
-from lbfwd.supervisor.plan import Change, NeedsRestart, Plan, plan
+from lbfwd.supervisor.plan import Change, NeedsRestart, plan
 from lbfwd.supervisor.preview import preview
 from lbfwd.supervisor.reconcile import Parts, Reconciler
 from lbfwd.supervisor.source import Source
-from lbfwd.tables import FlowCount, FlowKey, TablesError
+from lbfwd.tables import TablesError
 
 CHANGES_LOGGED = 20
 GO_BACK_AGAIN_S = 5.0
@@ -94,12 +95,12 @@ class BackendReport(_Model):
 
 @dataclass(frozen=True)
 class Node:
-    """What is changed. ``flows``: the live ones. ``apply``: as a whole, or it raises."""
+    """What is changed. ``apply``: as a whole, or it raises."""
 
     reconciler: Reconciler
     parts: Parts
     operations: Operations
-    flows: Callable[[], Awaitable[Mapping[FlowKey, FlowCount]]]
+    observer: Observer
     apply: Callable[[Config], Awaitable[None]]
 
 
@@ -154,7 +155,8 @@ class Changes:
 
     async def confirm(self, who: str = "") -> None:
         """Keep what a reload with ``confirm_s`` has taken up. Raises Refused: there is none."""
-        self._history.confirm()
+        async with self._changing:  # whoever comes while it is taken back comes too late
+            self._history.confirm()
         self._log.info("reload_confirmed", who=who)
 
     async def undo(self, who: str = "") -> Reloaded:
@@ -176,17 +178,21 @@ class Changes:
                     await self._go_back("reload_expired", "")
                 except SupervisorError:  # it is in the log
                     self._history.postpone(_now() + GO_BACK_AGAIN_S)
+                except Exception:
+                    self._log.exception("change_crashed")
+                    self._history.postpone(_now() + GO_BACK_AGAIN_S)
 
     async def operate(self, mode: Mode, name: str, pool: str | None, who: str) -> BackendReport:
         """Drain or disable a backend, at once. Raises Refused or SupervisorError."""
         async with self._operating:
             key = self._find(name, pool)
-            now = self._operations.get().get(key)
+            now, since = self._operations.get().get(key), 0.0
             if now is None or now.mode != mode:
                 operation = Operation(mode, who, time.time())
                 await in_thread(None, self._operations.set, key, operation)
                 await self._reconciler.republish()
-            return await self._report(key)
+                since = time.monotonic()  # a count from before may lack a flow that came till now
+            return await self._report(key, since)
 
     async def end_operation(
         self, mode: Mode, name: str, pool: str | None, who: str
@@ -205,7 +211,7 @@ class Changes:
 
     async def _take_up(self, config: Config, terms: Terms) -> Reloaded:
         running = self._reconciler.config
-        changes = plan(running, config)
+        changes = await in_thread(None, plan, running, config)
         if changes.restart:
             raise NeedsRestart(changes.problems(str(self._source.path)))
         if terms.max_moved is not None:
@@ -218,7 +224,7 @@ class Changes:
 
     async def _go_back(self, event: str, who: str) -> Reloaded:
         previous = self._history.previous()
-        changes = plan(self._reconciler.config, previous)
+        changes = await in_thread(None, plan, self._reconciler.config, previous)
         try:
             with self._counted():
                 await self._node.apply(previous)
@@ -231,9 +237,9 @@ class Changes:
         return reloaded
 
     async def _foresee(self, config: Config, file: str) -> Forecast:
-        changes: Plan = plan(self._reconciler.config, config)
         node = self._node
-        flows, said = await node.flows(), self._operations.get()
+        changes = await in_thread(None, plan, node.reconciler.config, config)
+        flows, said = await node.observer.flows(), self._operations.get()
         services, assumed = await preview(config, node.reconciler, node.parts, said, flows)
         return Forecast(
             file=file,
@@ -249,16 +255,16 @@ class Changes:
     def _find(self, name: str, pool: str | None) -> BackendKey:
         return find_backend(self._reconciler.config, name, pool, self._operations.get())
 
-    async def _report(self, key: BackendKey) -> BackendReport:
+    async def _report(self, key: BackendKey, since: float = 0.0) -> BackendReport:
         operation = self._operations.get().get(key)
-        flows = await self._flows(key)
+        flows = await self._flows(key, since)
         said = asdict(operation) if operation else {"mode": ""}
         return BackendReport(
             pool=key[0], backend=key[1], **said, **flows, warning=self._warning(key[0])
         )
 
-    async def _flows(self, key: BackendKey) -> dict[str, int]:
-        found = (await self._node.flows()).items()
+    async def _flows(self, key: BackendKey, since: float) -> dict[str, int]:
+        found = (await self._node.observer.flows(since)).items()
         counts = [count for (_service, backend), count in found if backend[:2] == key]
         return {"flows": sum(c.live for c in counts), "closing": sum(c.closing for c in counts)}
 

@@ -61,8 +61,7 @@ class Observer:
         self._reconciler = reconciler
         self._parts = parts
         self._census = Census(parts)
-        self._fingerprinted: Forwarding | None = None
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprinted: tuple[Forwarding, Mapping[str, str]] | None = None
 
     async def observe(self) -> Status:
         """Return everything as it is now."""
@@ -130,10 +129,17 @@ class Observer:
         """Return the fingerprints of a state's services."""
         return await in_thread(None, self._fingerprints_of, forwarding)
 
-    async def flows(self) -> Mapping[FlowKey, FlowCount]:
-        """Return the live flows by service and backend. Raises OSError."""
+    async def census(self, since: float = 0.0) -> Flows:
+        """Return the live flows; none before the first generation. Raises OSError.
+
+        ``since``: as of then (time.monotonic) or later.
+        """
         state = self._reconciler.state
-        return (await self._census.flows(state.forwarding.flow_times)).by_both if state else {}
+        return await self._census.flows(state.forwarding.flow_times, since) if state else Flows()
+
+    async def flows(self, since: float = 0.0) -> Mapping[FlowKey, FlowCount]:
+        """Return the live flows by service and backend, as ``census`` does. Raises OSError."""
+        return (await self.census(since)).by_both
 
     async def _scene(self, state: State, totals: Totals) -> _Scene:
         reconciler, watch = self._reconciler, self._parts.watch
@@ -148,11 +154,12 @@ class Observer:
             for service in scene.state.forwarding.services
         )
 
-    def _fingerprints_of(self, forwarding: Forwarding) -> dict[str, str]:
+    def _fingerprints_of(self, forwarding: Forwarding) -> Mapping[str, str]:
         """Blocks: they are digests over whole pools, so they are made once a generation."""
-        if self._fingerprinted is not forwarding:
-            self._fingerprints, self._fingerprinted = fingerprints(forwarding), forwarding
-        return self._fingerprints
+        known = self._fingerprinted  # read once: another thread may be at another generation
+        if known is None or known[0] is not forwarding:
+            known = self._fingerprinted = (forwarding, fingerprints(forwarding))
+        return known[1]
 
 
 def _worker(slot: Slot, tables: Tables, ports: Ports) -> WorkerStatus:

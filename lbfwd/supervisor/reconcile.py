@@ -290,7 +290,7 @@ class Reconciler:
     async def _publish(self, config: Config) -> None:
         thread, tables = self._parts.tables_thread, self._parts.tables
         tx = self._ports.tx_indexes()
-        if self._reach != (config, self.view, tx):
+        if not self._has_reach(config, tx):
             found = await in_thread(thread, unreachable, config, self.view.resolutions, tx)
             self._reach, self._unreachable = (config, self.view, tx), found
         await self._watch.judge(config, self._unreachable)
@@ -306,6 +306,11 @@ class Reconciler:
             self._log.info("generation_published", generation=self.generation)
         self.state = state
         await self._acknowledged()
+
+    def _has_reach(self, config: Config, tx: Mapping[int, int]) -> bool:
+        """Whether it is known who is reachable. To compare would hold the event loop up."""
+        known = self._reach
+        return bool(known and known[0] is config and known[1] is self.view and known[2] == tx)
 
     async def _acknowledged(self) -> None:
         """Wait until every worker uses the new generation; a late one only delays reuse."""

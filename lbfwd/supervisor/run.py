@@ -23,7 +23,7 @@ from lbfwd.supervisor import capabilities, log
 from lbfwd.supervisor.blocking import be_nice, in_thread
 from lbfwd.supervisor.changes import FAILURES, Changes, Node, warn
 from lbfwd.supervisor.errors import SupervisorError, describe
-from lbfwd.supervisor.limits import prefer_event_loop, raise_descriptor_limit
+from lbfwd.supervisor.limits import raise_descriptor_limit
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Operations
 from lbfwd.supervisor.ports import Ports
@@ -59,7 +59,7 @@ class Supervisor:
         self._listener = Listener(doors.readonly(self))
         self.changes = Changes(
             source,
-            Node(reconciler, parts, operations, self._observer.flows, self._apply),
+            Node(reconciler, parts, operations, self._observer, self._apply),
             self._exporter.reloads.count,
         )
 
@@ -97,6 +97,8 @@ class Supervisor:
                 await self.changes.reload(who=RELOAD_SIGNAL)
             except (ConfigError, SupervisorError):
                 continue
+            except Exception:
+                log.get().exception("change_crashed")
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,6 @@ async def serve(
     """
     log.configure()
     raise_descriptor_limit()
-    prefer_event_loop()
     signals = Signals()
     log.get().info("starting", version=__version__, config=str(path))
     try:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from lbfwd import __version__
 from lbfwd.api.client import ApiError, request
 from lbfwd.api.control import Control
 from lbfwd.api.server import admin_socket
@@ -173,11 +174,44 @@ def test_where_no_lbfwd_runs_the_verbs_say_so(
     )
 
 
+@pytest.mark.parametrize(
+    ("directory", "reason"),
+    [("file", "Not a directory"), ("x" * 120, "AF_UNIX path too long")],
+    ids=["file", "long"],
+)
+def test_a_place_where_no_socket_can_be_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], directory: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    where = tmp_path / directory
+    assert main(["status", "--runtime-dir", str(where)]) == 1
+    assert capsys.readouterr().err == f"{where}/admin.sock: {reason}\n"
+
+
 def test_the_status_verb_prints_json(
     ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(Node(), main, ["status", "--json", "--runtime-dir", str(tmp_path)]) == 0
     assert Status.model_validate_json(capsys.readouterr().out) == STATUS
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [["status"], ["plan", __file__], ["drain", "a"], ["top", "--once"]],
+    ids=["status", "plan", "drain", "top"],
+)
+def test_an_lbfwd_of_another_version_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: list[str],
+) -> None:
+    """After an update, before the restart: the node answers what the command does not know."""
+    answer = b'{"version": "0.0.1", "new": 1}'
+    monkeypatch.setattr("lbfwd.api.client.request", lambda *_question: answer)
+    assert main([*verb, "--runtime-dir", str(tmp_path)]) == 1
+    reason = f"{tmp_path}/admin.sock: no answer of an lbfwd {__version__}"
+    assert capsys.readouterr().err.startswith(reason)
 
 
 def test_the_status_verb_prints_tables_without_colours(

@@ -204,7 +204,9 @@ def test_a_client_that_goes_away_disturbs_nobody(tmp_path: Path) -> None:
         node.hold.set()
         return get(tmp_path, "/v1/status")
 
-    assert served(node, tmp_path, leave)["generation"] == 42
+    with capture_logs() as logs:
+        assert served(node, tmp_path, leave)["generation"] == 42
+    assert logs == [], "it is no bug of ours"
 
 
 @pytest.mark.parametrize(
@@ -233,8 +235,30 @@ def test_rubbish_is_refused_and_the_next_one_served(
     assert body["generation"] == 42
 
 
+@pytest.mark.parametrize(
+    ("head", "body", "reason"),
+    [
+        (b"", b'{"text": "\xff\xfe"}', b"Invalid JSON"),
+        (b"Content-Type: text/plain; charset=klingon\r\n", b"{", b"Invalid JSON"),
+        (b"Content-Encoding: gzip\r\n", b"{}", b"Can not decode content-encoding: gzip"),
+    ],
+    ids=["bytes", "charset", "encoding"],
+)
+def test_a_body_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, head: bytes, body: bytes, reason: bytes
+) -> None:
+    question = b"POST /v1/reload HTTP/1.1\r\nHost: lbfwd\r\nConnection: close\r\n" + head
+    question += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with capture_logs() as logs:
+        answer = served(Node(), tmp_path, said, tmp_path, question)
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b'{"error": "POST /v1/reload: body: ' in answer
+    assert reason in answer
+    assert {event["event"] for event in logs} <= {"request_refused"}
+
+
 def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    length = 17 << 20
+    length = 65 << 20
     head = "POST /v1/plan HTTP/1.1\r\nHost: lbfwd\r\nConnection: close\r\n"
     head += f"Content-Length: {length}\r\n\r\n"
     answer = served(Node(), tmp_path, said, tmp_path, head.encode() + bytes(length))

@@ -15,6 +15,7 @@ from lbfwd.api.client import ApiError, request
 from lbfwd.api.control import Control
 from lbfwd.api.server import admin_socket
 from lbfwd.cli.main import main
+from lbfwd.config.load import MAX_FILE_BYTES
 from lbfwd.supervisor.changes import BackendReport, Forecast, Reloaded, Terms
 from lbfwd.supervisor.errors import Refused
 from lbfwd.supervisor.forecast import Reweighted, ServiceForecast
@@ -48,6 +49,7 @@ class Node:
 
     failure: Exception | None = None
     left: int = 2
+    changed: tuple[Change, ...] = (RING,)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
     @property
@@ -65,7 +67,7 @@ class Node:
 
     async def reload(self, terms: Terms, who: str) -> Reloaded:
         self._note("reload", terms, who)
-        return Reloaded(7, (RING,))
+        return Reloaded(7, self.changed)
 
     async def confirm(self, who: str) -> None:
         self._note("confirm", who)
@@ -163,6 +165,14 @@ refused by a reload, for these need a restart of lbfwd:
     )
 
 
+def test_a_file_as_large_as_a_reload_reads_can_be_planned(ask: Ask, tmp_path: Path) -> None:
+    text = '"\n' * (MAX_FILE_BYTES // 2)  # each of them is two characters in JSON
+    node = Node()
+    body = {"text": text, "file": "/f"}
+    ask(node, request, tmp_path / "admin.sock", "POST", "/v1/plan", body)
+    assert node.asked == [("plan", text, "/f")]
+
+
 def test_plan_in_json_is_the_forecast(
     ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,12 +240,32 @@ def test_what_cannot_be_done_now_is_a_conflict(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--max-moved", "101%"], ["--max-moved", "x"], ["--confirm", "0"]]
+    "arguments",
+    [
+        ["reload", "--max-moved", "101%"],
+        ["reload", "--max-moved", "x"],
+        ["reload", "--confirm", "0"],
+        ["drain", "a", "--wait", "--timeout", "nan"],
+        ["drain", "a", "--wait", "--timeout", "-1"],
+        ["top", "--interval", "0.1"],
+    ],
 )
-def test_options_that_make_no_sense_are_wrong_usage(arguments: list[str]) -> None:
+def test_options_that_make_no_sense_are_wrong_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["reload", *arguments])
+        main(arguments)
     assert ended.value.code == 2
+    assert f"{arguments[-1]!r}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [(RING,), ()])
+def test_only_a_reload_that_changes_something_waits_to_be_confirmed(
+    ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: tuple[Change, ...]
+) -> None:
+    arguments = ["reload", "--confirm", "60", "--runtime-dir", str(tmp_path)]
+    assert ask(Node(changed=changes), main, arguments) == 0
+    assert ("goes back in 60 s" in capsys.readouterr().out) is bool(changes)
 
 
 def test_an_answer_is_json(ask: Ask, tmp_path: Path) -> None:

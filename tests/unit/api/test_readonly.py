@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import socket
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
 
-from lbfwd.api.readonly import application
+from lbfwd.api.readonly import application, runner
 from lbfwd.flow import Flow
 from lbfwd.supervisor.status import Status
 from lbfwd.supervisor.trace import Trace
@@ -17,17 +22,19 @@ STATUS = status()
 
 
 class Node:
+    pieces: Sequence[bytes] = (b"lbfwd_generation 42\n", b"", b"lbfwd_last_reload_successful 1.0\n")
+
     async def status(self) -> Status:
         return STATUS
 
     async def trace(self, flow: Flow) -> Trace:
-        raise NotImplementedError(str(flow))
+        raise AssertionError(f"{flow}: no test asks for a flow that makes sense")
 
     async def flows(self) -> Any:
-        raise NotImplementedError
+        raise AssertionError("no test asks for flows")
 
     async def scrape(self) -> list[bytes]:
-        return [b"lbfwd_generation 42\n", b"", b"lbfwd_last_reload_successful 1.0\n"]
+        return list(self.pieces)
 
 
 def ask(method: str, path: str) -> tuple[int, str, str]:
@@ -45,6 +52,29 @@ def test_metrics_are_in_prometheus_text_format() -> None:
         "text/plain; version=0.0.4; charset=utf-8",
         "lbfwd_generation 42\nlbfwd_last_reload_successful 1.0\n",
     )
+
+
+def test_a_scraper_that_goes_away_in_the_middle_is_no_bug() -> None:
+    node = Node()
+    node.pieces = [bytes(1_000_000)] * 50  # more than any buffer on the way
+
+    def leave(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: lbfwd\r\n\r\n")
+            assert sock.recv(100)
+
+    async def whole() -> None:
+        served = runner(node)
+        await served.setup()
+        site = web.TCPSite(served, "127.0.0.1", 0)
+        await site.start()
+        await asyncio.to_thread(leave, served.addresses[0][1])
+        await served.cleanup()  # waits for the answer
+
+    with capture_logs() as logs:
+        asyncio.run(whole())
+    assert logs == []
 
 
 def test_status_is_the_admin_sockets() -> None:

@@ -1,9 +1,12 @@
 """[pool.health], min_healthy, all_down, slow_start_s, [metrics], [admin]: what is accepted."""
 
 from math import ceil
+from typing import Any
 
 import pytest
 
+from lbfwd.config import rules_health
+from lbfwd.config.document import tables
 from lbfwd.config.hardware import Hardware
 from lbfwd.config.health import least_healthy
 from lbfwd.config.warn import warnings
@@ -180,3 +183,22 @@ def test_too_many_probes() -> None:
     assert key == "pool"
     assert "2020 probes a second" in rule
     assert warned(checks) == []
+
+
+def test_services_are_gone_through_once_however_many_pools_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = '[[pool]]\nname = "p{0}"\nbackends = [{{ address = "10.1.0.{0}" }}]\n'
+    service = '[[service]]\nvip = "198.51.100.{0}"\nprotocol = "tcp"\nport = 80\npool = "p{0}"\n'
+    text = "".join(
+        (pool + '[pool.health]\ntype = "tcp"\n' + service).format(n) for n in range(1, 99)
+    )
+    walked: list[str] = []
+
+    def counting(*arguments: Any) -> Any:
+        walked.append(arguments[1])
+        return tables(*arguments)
+
+    monkeypatch.setattr(rules_health, "tables", counting)
+    assert len(accepted(GOOD + text).pools) > 97
+    assert walked.count("service") == 1

@@ -6,8 +6,8 @@ from lbfwd.demo.lab import LabError, eventually
 
 
 def test_a_fact_that_comes_true_ends_the_wait() -> None:
-    answers = iter([False, False, True])
-    eventually(lambda: next(answers), 5.0, "three looks")
+    answers = iter(["", "", "green"])
+    assert eventually(lambda: next(answers), 5.0, "three looks") == "green"
     assert list(answers) == []
 
 

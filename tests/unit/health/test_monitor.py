@@ -1,6 +1,8 @@
 """The monitor with real probes on loopback: who is asked, how often, and who hears of it."""
 
 import asyncio
+import math
+import ssl
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 
 from lbfwd.config import Config, parse
 from lbfwd.health import monitor
-from lbfwd.health.monitor import Monitor
+from lbfwd.health.monitor import Ask, Monitor
+from lbfwd.health.outcome import PASSED, Outcome
+from lbfwd.health.question import Question
 from lbfwd.health.route import Direct, Route, Tunnelled
 from lbfwd.health.standing import BackendKey
 from tests.unit.health.servers import Handler, free_port, saying, silent, stream
@@ -50,7 +54,11 @@ class Scene:
         return {key: verdict.passing for key, verdict in self.monitor.verdicts().items()}
 
 
-def pools(*ports: int, timing: str = "interval_ms = 100\ntimeout_ms = 300") -> Config:
+def pools(
+    *ports: int,
+    timing: str = "interval_ms = 100\ntimeout_ms = 300",
+    change: tuple[str, str] = ("", ""),
+) -> Config:
     """A pool of one backend for each port, asked over HTTP. Loopback is no address for backends,
     so the parsed configuration is changed."""
     text = HEAD + "".join(
@@ -68,7 +76,7 @@ def pools(*ports: int, timing: str = "interval_ms = 100\ntimeout_ms = 300") -> C
         """
         for number, port in enumerate(ports)
     )
-    return parse(text, "f")
+    return parse(text.replace(*change), "f")
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +211,56 @@ def test_it_asks_again_and_again_until_it_is_closed() -> None:
             assert left == set()
 
     run(work)
+
+
+def test_each_probe_begins_in_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are due, what is under way gets its answers before more of them begin."""
+    turn, begun = 0, []
+
+    async def note(_question: Question, _ask: Ask) -> Outcome:
+        begun.append(turn)
+        return PASSED
+
+    async def work(scene: Scene) -> None:
+        def tick() -> None:
+            nonlocal turn
+            turn += 1
+            loop.call_soon(tick)
+
+        loop = asyncio.get_running_loop()
+        loop.call_soon(tick)
+        slow = "interval_ms = 60000\ntimeout_ms = 1000"
+        await scene.monitor.apply(pools(*range(1, 21), timing=slow))
+        await scene.monitor.judged()
+
+    monkeypatch.setattr(monitor, "FIRST_PROBES_S", math.inf)  # all at once
+    monkeypatch.setattr(monitor, "outcome_of", note)
+    run(work)
+    assert len(begun) == len(set(begun)) == 20
+
+
+def test_the_certificate_store_is_read_once_for_all_and_again_by_a_reload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[ssl.SSLContext] = []
+
+    def store() -> ssl.SSLContext:
+        read.append(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return read[-1]
+
+    async def one_by_one(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    async def work(scene: Scene) -> None:
+        https = ('type = "http"', 'type = "https"\nsni = "www.example.com"')
+        for several in ((1, 2, 3), (4, 5, 6)):
+            await scene.monitor.apply(pools(*several, change=https))
+            await scene.monitor.judged()
+
+    monkeypatch.setattr(ssl, "create_default_context", store)
+    monkeypatch.setattr(asyncio, "to_thread", one_by_one)
+    run(work)
+    assert len(read) == 2
 
 
 def test_through_the_tunnel_each_vip_is_asked_at_each_backend() -> None:

@@ -16,7 +16,7 @@ import uvloop
 
 from lbfwd.health.monitor import asker, outcome_of
 from lbfwd.health.outcome import Outcome
-from lbfwd.health.probe_http import BODY_BYTES
+from lbfwd.health.probe_http import BODY_BYTES, tls_context
 from lbfwd.health.question import Ask, Dns, Http, Question, Tcp, Udp
 from lbfwd.health.route import Direct
 from tests.unit.health import servers
@@ -46,6 +46,7 @@ def outcome(ask: Ask, server: Server) -> tuple[str, str]:
         async with server as port:
             return await probed(ask, port)
 
+    tls_context.cache_clear()
     found = uvloop.run(run())  # as the supervisor does
     assert 0 < found.duration_s < 10
     return found.name, found.detail

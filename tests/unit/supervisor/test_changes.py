@@ -1,0 +1,134 @@
+"""Changes that meet each other, over a stand-in node that takes a configuration up when told to."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from lbfwd.config import Config
+from lbfwd.supervisor import changes as module
+from lbfwd.supervisor.changes import Changes, Node, Terms
+from lbfwd.supervisor.errors import Refused
+from lbfwd.supervisor.operations import Operations
+from lbfwd.supervisor.source import Source
+from tests.unit.supervisor.build import config, until
+
+OLD, NEW = config(), config(("weight = 2", "weight = 7"))
+
+
+class File(Source):
+    """Stands for a configuration file that has changed."""
+
+    def read(self) -> Config:
+        return NEW
+
+    def warn(self, _config: Config) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass
+class Stage:
+    """``gate``: what is taken up waits for it. ``failure``: of the next one."""
+
+    directory: Path
+    config: Config = OLD
+    generation: int = 1
+    state: None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
+    taking_up: int = 0
+    published_at: float = 0.0
+    counted_since: float = 0.0
+
+    async def apply(self, new: Config) -> None:
+        self.taking_up += 1
+        await self.gate.wait()
+        if self.failure:
+            raise self.failure
+        self.config = new
+        self.generation += 1
+
+    async def republish(self) -> None:
+        self.published_at = time.monotonic()
+
+    async def flows(self, since: float = 0.0) -> Any:
+        self.counted_since = since
+        return {}
+
+    def changes(self) -> Changes:
+        operations = Operations(self.directory)
+        node = Node(cast("Any", self), cast("Any", None), operations, cast("Any", self), self.apply)
+        return Changes(File(Path("test.toml"), {}), node, nullcontext)
+
+
+@asynccontextmanager
+async def running(changes: Changes) -> AsyncIterator[None]:
+    task = asyncio.create_task(changes.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def test_who_confirms_while_it_is_taken_back_is_told_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        stage = Stage(tmp_path)
+        changes = stage.changes()
+        stage.gate.set()
+        await changes.reload(Terms(confirm_s=0.001))
+        stage.gate.clear()
+        async with running(changes):
+            await until(lambda: stage.taking_up == 2)
+            late = asyncio.create_task(changes.confirm("anna"))
+            await asyncio.sleep(0)
+            stage.gate.set()
+            with pytest.raises(Refused, match="no reload waits to be confirmed"):
+                await late
+        assert stage.config == OLD
+
+    asyncio.run(scenario())
+
+
+def test_it_goes_on_after_what_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in taking a configuration up must not end the node with all its workers."""
+    monkeypatch.setattr(module, "GO_BACK_AGAIN_S", 0.001)
+
+    async def scenario() -> None:
+        stage = Stage(tmp_path)
+        changes = stage.changes()
+        stage.gate.set()
+        await changes.reload(Terms(confirm_s=0.001))
+        stage.failure = RuntimeError("a bug")
+        async with running(changes):
+            await until(lambda: stage.taking_up >= 3)
+            stage.failure = None
+            await until(lambda: stage.config == OLD)
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    crashed = [event for event in logs if event["event"] == "change_crashed"]
+    assert len(crashed) >= 2
+    assert all(event["exc_info"] for event in crashed)
+
+
+def test_flows_of_a_drained_backend_are_counted_after_it_drains(tmp_path: Path) -> None:
+    """A count from before may lack the last new flow, and who waits would not wait for it."""
+
+    async def scenario() -> None:
+        stage = Stage(tmp_path)
+        changes = stage.changes()
+        await changes.operate("drained", "a", None, "anna")
+        assert 0 < stage.published_at <= stage.counted_since
+        await changes.operate("drained", "a", None, "bert")
+        assert stage.counted_since == 0, "nothing new: any count will do"
+
+    asyncio.run(scenario())
