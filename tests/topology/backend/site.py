@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lbfwd.demo.lab import Host, Lab
+from lbfwd.demo.lab import Host, Lab, eventually
 
 HERE = Path(__file__).resolve().parent
 DEADLINE_S = 20.0
@@ -39,13 +39,9 @@ table inet returns {{
 """
 
 
-def until(condition, what: str, deadline_s: float = DEADLINE_S):
+def until(condition, what: str):
     """Wait for a fact; returns what the condition returned."""
-    end = time.monotonic() + deadline_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
-    return value
+    return eventually(condition, DEADLINE_S, what)
 
 
 def has_gre_devices() -> bool:

@@ -69,8 +69,14 @@ class Show:
 
     def sockets(self) -> int:
         """How many sockets the outer process holds; one of them is the leash."""
-        fds = Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return sum(str(fd.readlink()).startswith("socket:") for fd in fds)
+
+        def is_socket(fd: Path) -> bool:
+            try:
+                return str(fd.readlink()).startswith("socket:")
+            except FileNotFoundError:  # closed since it was listed
+                return False
+
+        return sum(map(is_socket, Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def close(self) -> None:
         for pid in self.processes():

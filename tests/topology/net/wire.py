@@ -4,8 +4,8 @@ import contextlib
 import ctypes
 import os
 import socket
-import time
 
+from lbfwd.demo.lab import eventually
 from lbfwd.net.bpf import encode
 
 CLONE_NEWNET = 0x40000000
@@ -42,11 +42,7 @@ def _enter(namespace):
 
 def until(fact, what):
     """Return the fact once it is true; fail after the deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while not (found := fact()):
-        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.01)
-    return found
+    return eventually(fact, DEADLINE_S, what)
 
 
 def mac(host, device):
