@@ -27,6 +27,13 @@ static inline uint32_t load_be32(const uint8_t *at)
     return __builtin_bswap32(value);
 }
 
+static inline uint16_t load_u16(const uint8_t *at)
+{
+    uint16_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
 static inline uint32_t load_u32(const uint8_t *at)
 {
     uint32_t value;

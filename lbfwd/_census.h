@@ -18,7 +18,7 @@ static inline int census_superseded(const struct lbfwd_flows *flows, uint64_t ke
         uint64_t other;
         if (worker == flows->slot)
             continue;
-        other = read_flow(flow_region(flows, worker), &home, service, context);
+        other = read_flow(flows, worker, &home, service, context);
         if (other && flow_age_s(other, context->now_s) < age + (worker < flows->slot))
             return 1;
     }
@@ -79,7 +79,7 @@ static inline int flow_census(const void *memory, uint64_t bytes, const uint16_t
                               uint16_t now_s, struct lbfwd_flow_row *rows, uint32_t count)
 {
     const struct lbfwd_flows_header *header = memory;
-    const struct lbfwd_flow_context context = {lifetimes_s, now_s};
+    const struct lbfwd_flow_context context = flow_context_at(lifetimes_s, now_s);
     struct lbfwd_flows flows = {0};
     int error = is_power_of_two(count) ? census_check(header, bytes) : -EINVAL;
 

@@ -155,22 +155,44 @@ static inline void prefetch_choice(const struct lbfwd_worker *w, const struct lb
     for (uint32_t worker = 0; worker < w->flows.workers; worker++) {
         const struct lbfwd_flow_bucket *region = flow_region(&w->flows, worker);
         __builtin_prefetch(&region[job->home.first]);
-        __builtin_prefetch(&region[job->home.second]);
+        __builtin_prefetch(&region[second_of(&w->flows, &job->home)]);
     }
 }
 
+/* Changes nothing about its flow, once that is confirmed. */
+STEP int is_ordinary(const struct lbfwd_packet *packet)
+{
+    const uint32_t flags = TCP_SYN | TCP_FIN | TCP_RST;
+    return !(load_u32(&packet->kind) & (0xffff | flags << 16)); /* neither kind, nor fragmented */
+}
+
+_Static_assert(LBFWD_KIND_FLOW == 0 &&
+               offsetof(struct lbfwd_packet, fragmented) == offsetof(struct lbfwd_packet, kind) + 1 &&
+               offsetof(struct lbfwd_packet, tcp_flags) == offsetof(struct lbfwd_packet, kind) + 2,
+               "side by side");
+
+/* Most packets leave their flow's entry as it is. */
+STEP int is_settled(const struct lbfwd_worker *w, const struct lbfwd_job *job, uint64_t value,
+                    const struct lbfwd_flow_context *context)
+{
+    return flow_is_fresh(value, context) && is_ordinary(&job->packet) &&
+           may_serve(&w->view, job->service, value);
+}
+
 /* The backend's slot, or LBFWD_MAX_BACKENDS when the service has none. */
-STEP uint32_t choose_backend(struct lbfwd_worker *w, const struct lbfwd_job *job,
-                             const struct lbfwd_flow_context *context)
+static __attribute__((noinline)) uint32_t choose_backend(struct lbfwd_worker *w,
+                                                         const struct lbfwd_job *job,
+                                                         const struct lbfwd_flow_context *context)
 {
     const struct lbfwd_packet *packet = &job->packet;
     struct lbfwd_flow_entry *entry = job->entry;
-    int connection = is_connection(job->service, packet);
     enum lbfwd_flow_state state;
     uint64_t value;
+    int connection;
 
     if (UNLIKELY(!entry || !may_serve(&w->view, job->service, value = entry->value)))
         return choose_anew(w, job, context);
+    connection = is_connection(job->service, packet);
     state = flow_state(value);
     if (UNLIKELY(connection && begins_connection(packet))) {
         if (state == LBFWD_FLOW_CLOSING)
@@ -238,13 +260,16 @@ static void choose_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t 
 
     for (uint32_t i = 0; i < n; i++) {
         struct lbfwd_job *job = &jobs[i];
+        struct lbfwd_flow_entry *entry;
         if (UNLIKELY(!job->service))
             continue;
-        job->entry = find_in_first(&w->flows, &job->home, &context);
-        if (LIKELY(job->entry != NULL)) {
+        entry = find_in_first(&w->flows, &job->home, &context);
+        if (LIKELY(entry && is_settled(w, job, entry->value, &context))) {
+            choose(w, job, flow_backend(entry->value));
+        } else if ((job->entry = entry)) {
             choose(w, job, choose_backend(w, job, &context));
         } else {
-            __builtin_prefetch(&w->flows.own[job->home.second]);
+            __builtin_prefetch(&w->flows.own[second_of(&w->flows, &job->home)]);
             left[count++] = job;
         }
     }

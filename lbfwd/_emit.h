@@ -144,10 +144,12 @@ STEP uint8_t *wrap(struct lbfwd_worker *w, struct tpacket3_hdr *slot, const stru
     return out + write_outer(out, &route->wrap, length, &w->next_identification);
 }
 
-STEP void commit_wrapped(const struct lbfwd_route *route, struct tpacket3_hdr *slot, uint32_t length)
+/* length: of the packet behind the outer header, at `packet`. */
+STEP void commit_wrapped(const struct lbfwd_route *route, struct tpacket3_hdr *slot,
+                         const uint8_t *packet, uint32_t length)
 {
-    struct lbfwd_owner owner = {route->service, route->backend, length, 0};
-    tx_commit(route->tx, slot, route->wrap.path->header_len + length, owner);
+    struct lbfwd_owner owner = {route->service, route->backend, length};
+    tx_commit(route->tx, slot, (uint32_t)(packet - tx_frame(slot)) + length, owner);
 }
 
 /* Several packets from one, the segments of a super-frame or the fragments of a packet: each ends
@@ -173,7 +175,7 @@ static inline void emit_parts(struct lbfwd_worker *w, const struct lbfwd_frame *
             write_segment(out, packet, cut, n);
         else
             write_fragment(out, frame, packet, n * cut->size, cut->size);
-        commit_wrapped(route, slot, length);
+        commit_wrapped(route, slot, out, length);
     }
 }
 
@@ -222,7 +224,7 @@ STEP enum lbfwd_drop emit_whole(struct lbfwd_worker *w, const struct lbfwd_frame
     copy_packet(out, packet->ip, length);
     if (unfinished)
         complete_checksum(out, unfinished, packet);
-    commit_wrapped(route, slot, length);
+    commit_wrapped(route, slot, out, length);
     return LBFWD_DROP_NONE;
 }
 
@@ -283,11 +285,11 @@ static inline uint32_t largest_packet(const struct lbfwd_route *route)
     return mtu < room ? mtu : room;
 }
 
-static inline struct lbfwd_route route_of(struct lbfwd_worker *w, const struct lbfwd_job *job)
+STEP struct lbfwd_route route_of(struct lbfwd_worker *w, const struct lbfwd_job *job)
 {
     const struct lbfwd_path *path = job->path;
     return (struct lbfwd_route){
-        .wrap = {path, source_entropy(path, job->hash), job->packet.tos, job->packet.ethertype_be16},
+        .wrap = {path, job->hash, job->packet.tos, job->packet.ethertype_be16},
         .tx = &w->tx[path->tx], .service = job->counter, .backend = job->backend};
 }
 
@@ -307,13 +309,12 @@ RARE enum lbfwd_drop emit_unusual(struct lbfwd_worker *w, const struct lbfwd_job
 STEP enum lbfwd_drop emit(struct lbfwd_worker *w, const struct lbfwd_job *job)
 {
     const struct lbfwd_path *path = job->path;
+    struct lbfwd_route route = route_of(w, job);
     uint32_t wrapped = path->header_len + job->packet.ip_length;
-    struct lbfwd_route route;
 
-    if (UNLIKELY(is_unfinished(job->frame) || wrapped > tx_capacity(&w->tx[path->tx]) ||
+    if (UNLIKELY(is_unfinished(job->frame) || wrapped > tx_capacity(route.tx) ||
                  wrapped > (uint32_t)ETHERNET_BYTES + path->mtu))
         return emit_unusual(w, job);
-    route = route_of(w, job);
     return emit_whole(w, NULL, &job->packet, &route);
 }
 

@@ -16,7 +16,8 @@ static inline struct lbfwd_sighting sight(const struct lbfwd_worker *w, const st
 
     if (!value) {
         bucket = 2;
-        value = read_foreign(&region[job->home.second], job->home.key, job->counter, context);
+        value = read_foreign(&region[second_of(&w->flows, &job->home)], job->home.key, job->counter,
+                             context);
     }
     if (!value)
         return (struct lbfwd_sighting){0};

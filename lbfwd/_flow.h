@@ -35,9 +35,29 @@ struct lbfwd_flows {
 
 /* What a look-up needs to know besides the key. */
 struct lbfwd_flow_context {
-    const uint16_t *lifetimes_s; /* by enum lbfwd_flow_state */
     uint16_t now_s;
+    uint32_t fresh;              /* see flow_is_fresh */
+    int32_t limits[8];           /* by enum lbfwd_flow_state, see flow_expired */
 };
+
+_Static_assert(LBFWD_FLOW_TCP == 2 && LBFWD_FLOW_UDP == 3, "two states in one comparison");
+
+/* Without lifetimes nothing lives. */
+static inline struct lbfwd_flow_context flow_context_at(const uint16_t *lifetimes_s, uint16_t now_s)
+{
+    struct lbfwd_flow_context context = {.now_s = now_s, .fresh = (uint32_t)now_s << 2 | 1};
+
+    for (uint32_t state = 0; state < 8; state++)
+        context.limits[state] = lifetimes_s && state != LBFWD_FLOW_FREE
+                                    ? lifetimes_s[state] + FLOW_AHEAD_S + 1 : -1;
+    return context;
+}
+
+/* Confirmed, not closing, and seen in this second: most packets find their flow so. */
+static inline int flow_is_fresh(uint64_t value, const struct lbfwd_flow_context *context)
+{
+    return value >> (FLOW_STATE_SHIFT + 1) == context->fresh;
+}
 
 static inline uint64_t flow_value(uint32_t backend, uint32_t incarnation, uint32_t service,
                                   enum lbfwd_flow_state state, uint16_t seen)
@@ -76,29 +96,31 @@ static inline uint64_t flow_key(uint64_t affinity_hash, uint32_t service)
     return affinity_hash + (service + 1) * 0x9e3779b97f4a7c15ULL;
 }
 
+/* Older than its state's lifetime, or free. What is ahead of us by FLOW_AHEAD_S seconds at most comes
+ * out younger than all others: so one comparison does. */
 static inline int flow_expired(uint64_t value, const struct lbfwd_flow_context *context)
 {
-    enum lbfwd_flow_state state = flow_state(value);
-    return state == LBFWD_FLOW_FREE ||
-           flow_age_s(value, context->now_s) > context->lifetimes_s[state];
+    uint16_t seen = (uint16_t)(value >> FLOW_SEEN_SHIFT);
+    uint16_t age = (uint16_t)(context->now_s + FLOW_AHEAD_S + 1 - seen);
+    return age > context->limits[flow_state(value)];
 }
 
 /* Where the flow's entry is, if it has one. */
 struct lbfwd_flow_home {
     uint64_t key;
-    uint32_t first;              /* buckets */
-    uint32_t second;
+    uint32_t first;              /* bucket */
 };
 
 static inline struct lbfwd_flow_home flow_home(const struct lbfwd_flows *flows, uint64_t key)
 {
-    uint64_t spread = (uint32_t)key * 0x9e3779b1u; /* 32 bits: the low half decides */
+    return (struct lbfwd_flow_home){key, (uint32_t)(((key >> 32) * flows->buckets) >> 32)};
+}
 
-    return (struct lbfwd_flow_home){
-        .key = key,
-        .first = (uint32_t)(((key >> 32) * flows->buckets) >> 32),
-        .second = (uint32_t)(((spread & 0xffffffff) * flows->buckets) >> 32),
-    };
+/* The other bucket; few need it. */
+static inline uint32_t second_of(const struct lbfwd_flows *flows, const struct lbfwd_flow_home *home)
+{
+    uint32_t spread = (uint32_t)home->key * 0x9e3779b1u; /* 32 bits: the low half decides */
+    return (uint32_t)(((uint64_t)spread * flows->buckets) >> 32);
 }
 
 static inline struct lbfwd_flow_entry *find_in_bucket(struct lbfwd_flow_bucket *bucket, uint64_t key,
@@ -106,7 +128,8 @@ static inline struct lbfwd_flow_entry *find_in_bucket(struct lbfwd_flow_bucket *
 {
     for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
         struct lbfwd_flow_entry *entry = &bucket->ways[i];
-        if (entry->key == key && !flow_expired(entry->value, context))
+        if (entry->key == key &&
+            (LIKELY(flow_is_fresh(entry->value, context)) || !flow_expired(entry->value, context)))
             return entry;
     }
     return NULL;
@@ -123,7 +146,7 @@ static inline struct lbfwd_flow_entry *find_in_second(const struct lbfwd_flows *
                                                       const struct lbfwd_flow_home *home,
                                                       const struct lbfwd_flow_context *context)
 {
-    return find_in_bucket(&flows->own[home->second], home->key, context);
+    return find_in_bucket(&flows->own[second_of(flows, home)], home->key, context);
 }
 
 static inline struct lbfwd_flow_entry *flow_find(const struct lbfwd_flows *flows,
@@ -163,19 +186,23 @@ static inline uint64_t read_foreign(const struct lbfwd_flow_bucket *bucket, uint
     return 0;
 }
 
-/* The flow's value in a worker's region, or 0. */
-static inline uint64_t read_flow(const struct lbfwd_flow_bucket *region,
-                                 const struct lbfwd_flow_home *home, uint32_t service,
-                                 const struct lbfwd_flow_context *context)
-{
-    uint64_t value = read_foreign(&region[home->first], home->key, service, context);
-    return value ? value : read_foreign(&region[home->second], home->key, service, context);
-}
-
 static inline const struct lbfwd_flow_bucket *flow_region(const struct lbfwd_flows *flows,
                                                           uint32_t worker)
 {
     return flows->all + (uint64_t)worker * flows->buckets;
+}
+
+/* The flow's value in a worker's region, or 0. */
+static inline uint64_t read_flow(const struct lbfwd_flows *flows, uint32_t worker,
+                                 const struct lbfwd_flow_home *home, uint32_t service,
+                                 const struct lbfwd_flow_context *context)
+{
+    const struct lbfwd_flow_bucket *region = flow_region(flows, worker);
+    uint64_t value = read_foreign(&region[home->first], home->key, service, context);
+
+    if (value)
+        return value;
+    return read_foreign(&region[second_of(flows, home)], home->key, service, context);
 }
 
 /* The value that the other workers' tables have for the flow, or 0: fragments, ICMP errors and a
@@ -191,7 +218,7 @@ static inline uint64_t flow_find_elsewhere(const struct lbfwd_flows *flows,
         uint64_t value;
         if (worker == flows->slot)
             continue;
-        value = read_flow(flow_region(flows, worker), home, service, context);
+        value = read_flow(flows, worker, home, service, context);
         if (value && (!latest || flow_age_s(value, context->now_s) < flow_age_s(latest, context->now_s)))
             latest = value;
     }
@@ -209,21 +236,21 @@ static inline void flow_write(struct lbfwd_flow_entry *entry, uint64_t key, uint
 }
 
 struct lbfwd_flow_vacancy {
-    struct lbfwd_flow_entry *entry; /* a free one, or NULL */
-    uint32_t count;                 /* of free ones */
+    uint32_t ways;               /* that are free: a bit each */
+    uint32_t count;              /* of them */
 };
 
-static inline struct lbfwd_flow_vacancy find_vacancy(struct lbfwd_flow_bucket *bucket,
+static inline struct lbfwd_flow_vacancy find_vacancy(const struct lbfwd_flow_bucket *bucket,
                                                      const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_flow_vacancy vacancy = {NULL, 0};
+    struct lbfwd_flow_vacancy vacancy = {0, 0};
 
     for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
         uint64_t value = bucket->ways[i].value;
         if (value && !flow_expired(value, context))
             continue;
+        vacancy.ways |= 1u << i;
         vacancy.count++;
-        vacancy.entry = &bucket->ways[i];
     }
     return vacancy;
 }
@@ -252,13 +279,15 @@ static inline struct lbfwd_flow_entry *flow_place(const struct lbfwd_flows *flow
                                                   const struct lbfwd_flow_home *home,
                                                   const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_flow_bucket *a = &flows->own[home->first], *b = &flows->own[home->second];
+    struct lbfwd_flow_bucket *a = &flows->own[home->first], *b = &flows->own[second_of(flows, home)];
     struct lbfwd_flow_vacancy in_a = find_vacancy(a, context), in_b = find_vacancy(b, context);
     struct lbfwd_flow_entry *older, *entry;
     uint32_t age = 0;
 
-    if (LIKELY(in_a.count | in_b.count))
-        return in_b.count > in_a.count ? in_b.entry : in_a.entry;
+    if (LIKELY(in_b.count > in_a.count))
+        return &b->ways[__builtin_ctz(in_b.ways)];
+    if (LIKELY(in_a.count))
+        return &a->ways[__builtin_ctz(in_a.ways)];
     entry = find_unconfirmed(a, context, &age);
     older = find_unconfirmed(b, context, &age); /* only when it is older */
     return older ? older : entry;

@@ -49,7 +49,7 @@ static inline uint64_t fragment_key(const struct lbfwd_packet *packet,
     memcpy(key, packet->ip + (packet->family == 4 ? 12 : 8), addresses);
     memcpy(key + addresses, &packet->fragment_id, 4);
     key[addresses + 4] = packet->family == 4 ? packet->protocol : 0;
-    hash = flow_hash(key, addresses + 5, seed);
+    hash = siphash(key, addresses + 5, seed);
     return hash ? hash : 1;
 }
 

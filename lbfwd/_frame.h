@@ -21,9 +21,23 @@ struct lbfwd_frame {
     uint32_t wire_length;    /* bytes the frame had: more, when the ring cut it */
     uint8_t packet_type;     /* PACKET_HOST, PACKET_OTHERHOST, … */
     uint8_t vlan_tagged;
-    uint8_t rx;              /* ring it came from: answers go back there */
     struct virtio_net_hdr offload;
+    uint8_t rx;              /* ring it came from: answers go back there */
 };
+
+/* What may be unusual about a frame lies side by side, from its type to its gso_type, and is looked at
+ * as one word. */
+#define MARK_OFFLOAD_FLAG(flag) ((uint32_t)(flag) << 16)
+#define MARK_GSO_TYPE 0xff000000u
+
+#define MARK_AT(field) (offsetof(struct lbfwd_frame, field) - offsetof(struct lbfwd_frame, packet_type))
+_Static_assert(MARK_AT(vlan_tagged) == 1 && MARK_AT(offload.flags) == 2 &&
+               MARK_AT(offload.gso_type) == 3, "side by side");
+
+static inline uint32_t marks_of(const struct lbfwd_frame *frame)
+{
+    return load_u32(&frame->packet_type);
+}
 
 /* A frame to this host in memory: VNET_BYTES of offload metadata, then the frame. */
 static inline struct lbfwd_frame frame_in_memory(const uint8_t *bytes, uint32_t length)

@@ -59,9 +59,7 @@ static inline enum lbfwd_drop parse_quoted(struct lbfwd_packet *packet, struct l
         return LBFWD_DROP_ICMP_UNMATCHED;
     memcpy(packet->key, source + address, address);
     memcpy(packet->key + address, source, address);
-    memcpy(packet->key + 2 * address, transport + 2, 2);
-    memcpy(packet->key + 2 * address + 2, transport, 2);
-    packet->key[2 * address + 4] = protocol;
+    end_key(packet, load_u16(transport + 2) | (uint32_t)load_u16(transport) << 16, protocol);
     packet->flow_protocol = protocol;
     packet->tcp_flags = 0; /* the quoted ones need not be there, and are the VIP's */
     packet->dst_port = load_be16(transport);
@@ -69,7 +67,7 @@ static inline enum lbfwd_drop parse_quoted(struct lbfwd_packet *packet, struct l
     return LBFWD_DROP_NONE;
 }
 
-RARE enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
+static inline enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
 {
     struct lbfwd_cursor cursor = {packet->ip + packet->l4_offset,
                                   packet->ip_length - packet->l4_offset};
@@ -86,7 +84,7 @@ RARE enum lbfwd_drop parse_icmp(struct lbfwd_packet *packet)
 }
 
 /* Neither a flow's own packet nor a later fragment of one. */
-RARE enum lbfwd_drop parse_other(struct lbfwd_packet *packet)
+static inline enum lbfwd_drop parse_other(struct lbfwd_packet *packet)
 {
     if (packet->protocol != (packet->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
         return LBFWD_DROP_UNSUPPORTED_PROTOCOL;
@@ -95,21 +93,21 @@ RARE enum lbfwd_drop parse_other(struct lbfwd_packet *packet)
 }
 
 /* What a packet to a VIP is, and of which flow. */
-STEP enum lbfwd_drop parse_transport(struct lbfwd_packet *packet, uint8_t family)
+static inline enum lbfwd_drop parse_transport(struct lbfwd_packet *packet)
 {
+    uint8_t family = packet->family;
     enum lbfwd_drop reason;
     int has_ports;
 
-    if (family == 6 && UNLIKELY(is_extension(packet->protocol) || is_unknown_extension(packet->protocol)) &&
-        (reason = skip_extensions(packet)))
+    if (family == 6 && (reason = skip_extensions(packet)))
         return reason;
     has_ports = packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP;
-    if (UNLIKELY(packet->fragment_offset) && (has_ports || family == 6) &&
+    if (packet->fragment_offset && (has_ports || family == 6) &&
         packet->protocol != IPPROTO_ICMPV6) {
         packet->kind = LBFWD_KIND_LATER_FRAGMENT;
         return LBFWD_DROP_NONE;
     }
-    return LIKELY(has_ports) ? parse_ports(packet, family) : parse_other(packet);
+    return has_ports ? parse_ports(packet) : parse_other(packet);
 }
 
 #endif

@@ -15,12 +15,6 @@ struct lbfwd_view {
     struct lbfwd_siphash seed;           /* of the flow hash */
 };
 
-/* Most packets of a burst are for few services: the last one's is looked at first. */
-struct lbfwd_recent {
-    const struct lbfwd_vip *vip;
-    const struct lbfwd_service *service;
-};
-
 static inline uint32_t mix64(uint64_t x)
 {
     x *= 0x9e3779b97f4a7c15ULL; /* 2^64 / golden ratio: spreads; secrecy is not needed here */
@@ -65,12 +59,9 @@ static inline struct lbfwd_address vip_address(const uint8_t *destination, uint8
     return (struct lbfwd_address){load_u64(destination), load_u64(destination + 8)};
 }
 
-STEP const struct lbfwd_vip *find_vip(const struct lbfwd_view *view, const struct lbfwd_packet *packet,
-                                      uint8_t family, const struct lbfwd_recent *recent)
+static inline struct lbfwd_address vip_of(const struct lbfwd_packet *packet, uint8_t family)
 {
-    struct lbfwd_address address = vip_address(packet->ip + (family == 4 ? 16 : 24), family);
-    return LIKELY(is_vip(recent->vip, address, family)) ? recent->vip
-                                                        : probe_vip(view, address, family);
+    return vip_address(packet->ip + (family == 4 ? 16 : 24), family);
 }
 
 static inline int is_service(const struct lbfwd_service *service, uint32_t vip, uint8_t protocol,
@@ -92,30 +83,37 @@ static inline const struct lbfwd_service *probe_service(const struct lbfwd_view 
 }
 
 /* The exact port first, then "every port". */
-STEP const struct lbfwd_service *find_service(const struct lbfwd_view *view,
-                                              const struct lbfwd_vip *vip,
-                                              const struct lbfwd_packet *packet,
-                                              const struct lbfwd_recent *recent)
+static inline const struct lbfwd_service *find_service(const struct lbfwd_view *view,
+                                                       const struct lbfwd_vip *vip,
+                                                       const struct lbfwd_packet *packet)
 {
     uint8_t protocol = packet->flow_protocol;
-    uint16_t port = packet->dst_port;
-    const struct lbfwd_service *exact;
+    const struct lbfwd_service *exact = probe_service(view, vip->id, protocol, packet->dst_port);
 
-    if (LIKELY(is_service(recent->service, vip->id, protocol, port)))
-        return recent->service;
-    exact = probe_service(view, vip->id, protocol, port);
     return exact ? exact : probe_service(view, vip->id, protocol, 0);
 }
 
-/* The flow hash of the key, of which source affinity blanks ports and protocol. */
-STEP uint64_t affinity_hash(const struct lbfwd_view *view, const struct lbfwd_service *service,
-                            struct lbfwd_packet *packet, uint8_t family)
+/* Where a packet came in: the end of its key from the destination port on. */
+STEP uint32_t door_of(const struct lbfwd_packet *packet, uint8_t family)
 {
-    const uint32_t length = family == 4 ? LBFWD_KEY4 : LBFWD_KEY6; /* a constant: the loop unrolls */
+    return load_u32(packet->key + (family == 4 ? LBFWD_KEY4 : LBFWD_KEY6) - LBFWD_KEY_END + 2);
+}
 
-    if (UNLIKELY(service->affinity == LBFWD_AFFINITY_SOURCE))
-        memset(packet->key + length - 5, 0, 5);
-    return flow_hash(packet->key, length, &view->seed);
+#define NO_DOOR UINT32_MAX /* its last byte is 0 always */
+
+/* Most packets of a burst are for few services: the last one's of each family is looked at first. */
+struct lbfwd_recent {
+    struct lbfwd_address vip;
+    uint32_t door;                       /* NO_DOOR: there is none yet */
+    const struct lbfwd_service *service;
+};
+
+STEP int is_recent(const struct lbfwd_recent *recent, const struct lbfwd_packet *packet, uint8_t family)
+{
+    struct lbfwd_address vip = vip_of(packet, family);
+
+    return recent->door == door_of(packet, family) && recent->vip.low == vip.low &&
+           (family == 4 || recent->vip.high == vip.high);
 }
 
 static inline void maglev_prefetch(const struct lbfwd_view *view,

@@ -9,7 +9,7 @@ static inline int64_t flows_in_use(const void *memory, uint64_t bytes, const uin
                                    uint16_t now_s, uint32_t worker)
 {
     const struct lbfwd_flows_header *header = memory;
-    const struct lbfwd_flow_context context = {lifetimes_s, now_s};
+    const struct lbfwd_flow_context context = flow_context_at(lifetimes_s, now_s);
     const struct lbfwd_flow_bucket *region;
     int64_t live = 0;
     int error = census_check(header, bytes);

@@ -36,20 +36,20 @@ enum lbfwd_kind {            /* what a packet to a VIP is, once it is parsed */
 struct lbfwd_packet {
     const uint8_t *ip;       /* IP header inside the frame */
     uint32_t ip_length;      /* from the IP header: padding behind it is cut */
-    uint16_t ethertype_be16;
-    uint16_t l4_offset;      /* from ip; these next ones mostly are constants: one store */
-    uint8_t family;          /* 4 or 6 */
-    uint8_t kind;            /* enum lbfwd_kind */
-    uint8_t fragmented;
-    uint8_t key_length;
     uint16_t fragment_offset; /* in units of 8 bytes */
     uint16_t dst_port;
-    uint32_t fragment_id;
+    uint16_t ethertype_be16; /* from here to `fragmented` mostly constants: one store */
+    uint16_t l4_offset;      /* from ip */
+    uint8_t family;          /* 4 or 6 */
+    uint8_t key_length;
+    uint8_t kind;            /* enum lbfwd_kind */
+    uint8_t fragmented;
+    uint8_t tcp_flags;
     uint8_t protocol;        /* behind IP header and extensions */
     uint8_t flow_protocol;   /* of the flow it belongs to */
-    uint8_t tcp_flags;
     uint8_t tos;             /* DSCP and ECN: TOS or traffic class */
-    uint8_t key[40];         /* flow key, docs/architecture.md */
+    uint32_t fragment_id;
+    uint8_t key[40];         /* flow key, docs/architecture.md; the last word as SipHash reads it */
 };
 
 /* Later fragments and echo requests have none. */
@@ -63,22 +63,32 @@ static inline const uint8_t *destination_of(const struct lbfwd_packet *packet)
     return packet->ip + (packet->family == 4 ? 16 : 24);
 }
 
-/* The ethertype (network order), or a reason to drop. */
-STEP enum lbfwd_drop parse_ethernet(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
+/* What holds for every packet of the family, as long as nothing else is found. */
+static inline void describe(struct lbfwd_packet *packet, uint16_t ethertype, uint32_t l4_offset)
 {
-    if (UNLIKELY(frame->wire_length > frame->length))
+    packet->ethertype_be16 = __builtin_bswap16(ethertype);
+    packet->l4_offset = (uint16_t)l4_offset;
+    packet->family = ethertype == ETHERTYPE_IPV4 ? 4 : 6;
+    packet->key_length = ethertype == ETHERTYPE_IPV4 ? LBFWD_KEY4 : LBFWD_KEY6;
+    packet->kind = LBFWD_KIND_FLOW;
+    packet->fragmented = 0;
+}
+
+/* A whole untagged Ethernet header of a frame to this host, or a reason to drop. */
+static inline enum lbfwd_drop parse_ethernet(const struct lbfwd_frame *frame)
+{
+    if (frame->wire_length > frame->length)
         return LBFWD_DROP_CUT_BY_RING;
-    if (UNLIKELY(frame->packet_type == PACKET_OTHERHOST))
+    if (frame->packet_type == PACKET_OTHERHOST)
         return LBFWD_DROP_OTHER_HOST;
-    if (UNLIKELY(frame->vlan_tagged))
+    if (frame->vlan_tagged)
         return LBFWD_DROP_VLAN_TAGGED;
-    if (UNLIKELY(frame->length < ETHERNET_BYTES))
+    if (frame->length < ETHERNET_BYTES)
         return LBFWD_DROP_TRUNCATED;
-    memcpy(&packet->ethertype_be16, frame->data + 12, 2);
     return LBFWD_DROP_NONE;
 }
 
-RARE enum lbfwd_drop parse_ipv4_fragment(struct lbfwd_packet *packet)
+static inline enum lbfwd_drop parse_ipv4_fragment(struct lbfwd_packet *packet)
 {
     packet->fragmented = 1;
     packet->fragment_offset = load_be16(packet->ip + 6) & 0x1fff;
@@ -88,51 +98,35 @@ RARE enum lbfwd_drop parse_ipv4_fragment(struct lbfwd_packet *packet)
     return LBFWD_DROP_NONE;
 }
 
-/* Length and checksum of a header of so many bytes, and what it says of the packet. */
-STEP enum lbfwd_drop parse_ipv4_header(struct lbfwd_packet *packet, const uint8_t *ip,
-                                       uint32_t available, uint32_t header)
+/* A right header adds up to a multiple of 65535, 0 of its sum: RFC 1071. */
+static inline int is_right_ipv4_header(const uint8_t *ip, uint32_t bytes)
 {
-    packet->ip = ip;
-    packet->ip_length = load_be16(ip + 2);
-    if (UNLIKELY(packet->ip_length < header))
-        return LBFWD_DROP_BAD_IP_HEADER;
-    if (UNLIKELY(packet->ip_length > available))
-        return LBFWD_DROP_TRUNCATED;
-    if (UNLIKELY(checksum_fold(checksum_add(0, ip, header)) != 0xffff))
-        return LBFWD_DROP_BAD_IP_CHECKSUM;
-    packet->tos = ip[1];
-    packet->protocol = ip[9];
-    packet->l4_offset = (uint16_t)header;
-    packet->family = 4;
-    packet->kind = LBFWD_KIND_FLOW;
-    packet->fragmented = 0;
-    packet->key_length = LBFWD_KEY4;
-    packet->fragment_offset = 0;
-    if (UNLIKELY(load_be16(ip + 6) & IPV4_FRAGMENTED))
-        return parse_ipv4_fragment(packet);
-    return LBFWD_DROP_NONE;
+    return checksum_add(0, ip, bytes) % 0xffff == 0;
 }
 
-RARE enum lbfwd_drop parse_ipv4_options(struct lbfwd_packet *packet, const uint8_t *ip,
-                                        uint32_t available)
-{
-    uint32_t header = (ip[0] & 0x0fu) * 4;
-
-    if (ip[0] >> 4 != 4 || header < IPV4_BYTES)
-        return LBFWD_DROP_BAD_IP_HEADER;
-    return parse_ipv4_header(packet, ip, available, header);
-}
-
-STEP enum lbfwd_drop parse_ipv4(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
+static inline enum lbfwd_drop parse_ipv4(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
 {
     const uint8_t *ip = frame->data + ETHERNET_BYTES;
-    uint32_t available = frame->length - ETHERNET_BYTES;
+    uint32_t available = frame->length - ETHERNET_BYTES, header;
 
-    if (UNLIKELY(available < IPV4_BYTES))
+    if (available < IPV4_BYTES)
         return LBFWD_DROP_TRUNCATED;
-    if (UNLIKELY(ip[0] != IPV4_PLAIN))
-        return parse_ipv4_options(packet, ip, available);
-    return parse_ipv4_header(packet, ip, available, IPV4_BYTES); /* a constant: loops unroll */
+    header = (ip[0] & 0x0fu) * 4;
+    packet->ip = ip;
+    packet->ip_length = load_be16(ip + 2);
+    if (ip[0] >> 4 != 4 || header < IPV4_BYTES || packet->ip_length < header)
+        return LBFWD_DROP_BAD_IP_HEADER;
+    if (packet->ip_length > available)
+        return LBFWD_DROP_TRUNCATED;
+    if (!is_right_ipv4_header(ip, header))
+        return LBFWD_DROP_BAD_IP_CHECKSUM;
+    describe(packet, ETHERTYPE_IPV4, header);
+    packet->tos = ip[1];
+    packet->protocol = ip[9];
+    packet->fragment_offset = 0;
+    if (load_be16(ip + 6) & IPV4_FRAGMENTED)
+        return parse_ipv4_fragment(packet);
+    return LBFWD_DROP_NONE;
 }
 
 struct lbfwd_extensions {
@@ -194,50 +188,63 @@ static inline enum lbfwd_drop take_extensions(struct lbfwd_cursor *cursor, uint8
     return reason;
 }
 
-STEP enum lbfwd_drop parse_ipv6(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
+static inline enum lbfwd_drop parse_ipv6(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
 {
     const uint8_t *ip = frame->data + ETHERNET_BYTES;
     uint32_t available = frame->length - ETHERNET_BYTES;
 
-    if (UNLIKELY(available < IPV6_BYTES))
+    if (available < IPV6_BYTES)
         return LBFWD_DROP_TRUNCATED;
     packet->ip = ip;
     packet->ip_length = (uint32_t)IPV6_BYTES + load_be16(ip + 4);
-    if (UNLIKELY(ip[0] >> 4 != 6))
+    if (ip[0] >> 4 != 6)
         return LBFWD_DROP_BAD_IP_HEADER;
-    if (UNLIKELY(packet->ip_length > available))
+    if (packet->ip_length > available)
         return LBFWD_DROP_TRUNCATED;
+    describe(packet, ETHERTYPE_IPV6, IPV6_BYTES);
     packet->tos = (uint8_t)(load_be16(ip) >> 4);
     packet->protocol = ip[6];
-    packet->l4_offset = IPV6_BYTES;
-    packet->family = 6;
-    packet->kind = LBFWD_KIND_FLOW;
-    packet->fragmented = 0;
-    packet->key_length = LBFWD_KEY6;
     packet->fragment_offset = 0;
     return LBFWD_DROP_NONE;
 }
 
-STEP void fill_key(struct lbfwd_packet *packet, const uint8_t *addresses, uint32_t bytes,
-                   const uint8_t *ports)
+/* An IP packet with a right header, or a reason to drop. */
+static inline enum lbfwd_drop parse_ip(const struct lbfwd_frame *frame, struct lbfwd_packet *packet)
 {
-    memcpy(packet->key, addresses, bytes);
-    memcpy(packet->key + bytes, ports, 4);
-    packet->key[bytes + 4] = packet->protocol;
+    enum lbfwd_drop reason = parse_ethernet(frame);
+
+    if (reason)
+        return reason;
+    switch (load_be16(frame->data + 12)) {
+    case ETHERTYPE_IPV4:
+        return parse_ipv4(frame, packet);
+    case ETHERTYPE_IPV6:
+        return parse_ipv6(frame, packet);
+    case ETHERTYPE_VLAN:
+    case ETHERTYPE_QINQ:
+        return LBFWD_DROP_VLAN_TAGGED;
+    default:
+        return LBFWD_DROP_NOT_IP;
+    }
 }
 
-/* source | destination | source port | destination port | protocol */
-STEP void make_flow_key(struct lbfwd_packet *packet, uint8_t family, const uint8_t *ports)
+/* Behind the addresses: source port | destination port | protocol, and what SipHash puts behind. */
+static inline void end_key(struct lbfwd_packet *packet, uint32_t ports, uint8_t protocol)
 {
-    if (family == 4)
-        fill_key(packet, packet->ip + 12, 8, ports);
-    else
-        fill_key(packet, packet->ip + 8, 32, ports);
+    uint64_t last = siphash_last(ports, protocol, packet->key_length);
+    memcpy(packet->key + packet->key_length - LBFWD_KEY_END, &last, sizeof last);
+}
+
+/* A key without ports, for now. */
+static inline void begin_key(struct lbfwd_packet *packet)
+{
+    uint32_t bytes = packet->family == 4 ? 8 : 32;
+    memcpy(packet->key, packet->ip + (packet->family == 4 ? 12 : 8), bytes);
 }
 
 /* Moves on behind the extension headers. After the look-up of the VIP: what is not for us is
  * counted as that, whatever it carries. */
-RARE enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
+static inline enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
 {
     struct lbfwd_cursor cursor = {packet->ip + IPV6_BYTES, packet->ip_length - IPV6_BYTES};
     struct lbfwd_extensions extensions;
@@ -251,23 +258,24 @@ RARE enum lbfwd_drop skip_extensions(struct lbfwd_packet *packet)
     return reason;
 }
 
-STEP enum lbfwd_drop parse_ports(struct lbfwd_packet *packet, uint8_t family)
+static inline enum lbfwd_drop parse_ports(struct lbfwd_packet *packet)
 {
     const uint8_t *header = packet->ip + packet->l4_offset;
     uint32_t available = packet->ip_length - packet->l4_offset;
     uint8_t protocol = packet->protocol, flags = 0;
 
-    if (UNLIKELY(available < UDP_BYTES))
+    if (available < UDP_BYTES)
         return LBFWD_DROP_TRUNCATED;
     if (protocol == IPPROTO_TCP) {
-        if (UNLIKELY(available < TCP_BYTES))
+        if (available < TCP_BYTES)
             return LBFWD_DROP_TRUNCATED;
         flags = header[13];
     }
     packet->flow_protocol = protocol;
     packet->tcp_flags = flags;
     packet->dst_port = load_be16(header + 2);
-    make_flow_key(packet, family, header);
+    begin_key(packet);
+    end_key(packet, load_u32(header), protocol);
     return LBFWD_DROP_NONE;
 }
 

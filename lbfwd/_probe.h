@@ -109,7 +109,7 @@ static inline uint32_t probe_wrap(struct lbfwd_probe *probe, const uint8_t *data
     }
     *ifindex = aim.ifindex;
     wrap.path = &aim.path;
-    wrap.entropy = source_entropy(&aim.path, packet.name);
+    wrap.hash = packet.name;
     wrap.tos = packet.tos;
     wrap.ethertype_be16 = packet.ethertype_be16;
     return write_outer(header, &wrap, length, &probe->next_identification);

@@ -4,6 +4,7 @@
 #include "_choose.h"
 #include "_emit.h"
 #include "_explain.h"
+#include "_identify.h"
 
 #define IDLE_WAIT_MS 100     /* the heartbeat moves at least this often */
 #define HELD_WAIT_MS 10      /* fragments wait for their first */
@@ -71,10 +72,9 @@ static enum lbfwd_drop follow(struct lbfwd_worker *w, struct lbfwd_job *job)
  * service, or by nobody. */
 static enum lbfwd_drop serve_echo(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
-    static const uint8_t no_ports[4];
     struct lbfwd_packet *packet = &job->packet;
     const struct lbfwd_vip *vip =
-        probe_vip(&w->view, vip_address(destination_of(packet), packet->family), packet->family);
+        probe_vip(&w->view, vip_of(packet, packet->family), packet->family);
     const struct lbfwd_service *service;
 
     if (w->view.snapshot->echo == LBFWD_ECHO_REPLY)
@@ -82,75 +82,23 @@ static enum lbfwd_drop serve_echo(struct lbfwd_worker *w, struct lbfwd_job *job)
     service = probe_service(&w->view, vip->id, vip->echo_protocol, vip->echo_port);
     if (w->view.snapshot->echo == LBFWD_ECHO_DROP || !service)
         return LBFWD_DROP_ECHO_REFUSED;
-    make_flow_key(packet, packet->family, no_ports);
-    packet->key[packet->key_length - 1] = 0; /* nor a protocol: the key of source affinity */
+    begin_key(packet);
+    end_key(packet, 0, 0); /* neither ports nor protocol: the key of source affinity */
     job->counter = service->counter;
-    job->hash = flow_hash(packet->key, packet->key_length, &w->view.seed);
+    job->hash = flow_hash(packet->key, key_words(packet->family), &w->view.seed);
     job->backend = maglev_backend(&w->view, service, job->hash);
     return job->backend < LBFWD_MAX_BACKENDS ? send_by_hash(w, job) : LBFWD_DROP_NO_BACKEND;
 }
 
 /* ---- a burst, step by step ---- */
 
-/* What the packet is, for which service and of which flow. `family` is a constant: IPv4 and IPv6
- * each have code of their own. */
-STEP enum lbfwd_drop identify_ip(struct lbfwd_worker *w, struct lbfwd_job *job,
-                                 struct lbfwd_recent *recent, uint8_t family)
-{
-    struct lbfwd_packet *packet = &job->packet;
-    const struct lbfwd_service *service;
-    const struct lbfwd_vip *vip;
-    enum lbfwd_drop reason;
-
-    reason = family == 4 ? parse_ipv4(job->frame, packet) : parse_ipv6(job->frame, packet);
-    if (UNLIKELY(reason))
-        return reason;
-    if (UNLIKELY(!w->published || !(vip = find_vip(&w->view, packet, family, recent))))
-        return LBFWD_DROP_NO_VIP;
-    if (UNLIKELY(reason = parse_transport(packet, family)))
-        return reason;
-    if (UNLIKELY(is_unfinished_fragment(job->frame, packet)))
-        return LBFWD_DROP_BAD_OFFLOAD;
-    if (UNLIKELY(!has_ports_of_its_flow(packet)))
-        return LBFWD_DROP_NONE;
-    if (UNLIKELY(!(service = find_service(&w->view, vip, packet, recent))))
-        return packet->kind == LBFWD_KIND_FLOW ? LBFWD_DROP_NO_SERVICE : LBFWD_DROP_ICMP_UNMATCHED;
-    *recent = (struct lbfwd_recent){vip, service};
-    job->hash = affinity_hash(&w->view, service, packet, family);
-    job->counter = service->counter;
-    job->home = flow_home(&w->flows, flow_key(job->hash, job->counter));
-    __builtin_prefetch(&w->flows.own[job->home.first]);
-    if (packet->tcp_flags & TCP_SYN) /* most likely in neither bucket */
-        __builtin_prefetch(&w->flows.own[job->home.second]);
-    job->service = service;
-    return LBFWD_DROP_NONE;
-}
-
-STEP enum lbfwd_drop identify(struct lbfwd_worker *w, struct lbfwd_job *job,
-                              struct lbfwd_recent *recent)
-{
-    enum lbfwd_drop reason = parse_ethernet(job->frame, &job->packet);
-
-    if (UNLIKELY(reason))
-        return reason;
-    switch (job->packet.ethertype_be16) {
-    case __builtin_bswap16(ETHERTYPE_IPV4):
-        return identify_ip(w, job, recent, 4);
-    case __builtin_bswap16(ETHERTYPE_IPV6):
-        return identify_ip(w, job, recent, 6);
-    case __builtin_bswap16(ETHERTYPE_VLAN):
-    case __builtin_bswap16(ETHERTYPE_QINQ):
-        return LBFWD_DROP_VLAN_TAGGED;
-    default:
-        return LBFWD_DROP_NOT_IP;
-    }
-}
-
 /* All that has no backend, no next hop, or more to it than being sent. */
 RARE enum lbfwd_drop finish_unusual(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
-    enum lbfwd_drop reason;
+    enum lbfwd_drop reason = job->reason;
 
+    if (reason)
+        return reason;
     if (job->packet.kind == LBFWD_KIND_ECHO_REQUEST)
         return serve_echo(w, job);
     if (job->packet.kind == LBFWD_KIND_LATER_FRAGMENT)
@@ -163,7 +111,7 @@ RARE enum lbfwd_drop finish_unusual(struct lbfwd_worker *w, struct lbfwd_job *jo
     return reason;
 }
 
-/* Out of the node; the reason when it stays. */
+/* Out of the node; the reason when it stays. One that was found before left it without a path. */
 STEP enum lbfwd_drop finish(struct lbfwd_worker *w, struct lbfwd_job *job)
 {
     if (UNLIKELY(!job->path || job->packet.fragmented))
@@ -171,23 +119,11 @@ STEP enum lbfwd_drop finish(struct lbfwd_worker *w, struct lbfwd_job *job)
     return emit(w, job);
 }
 
-static void identify_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
-{
-    struct lbfwd_recent recent = {w->view.vips, w->view.services};
-
-    for (uint32_t i = 0; i < n; i++) {
-        struct lbfwd_job *job = &jobs[i];
-        job->service = NULL;
-        job->path = NULL;
-        job->reason = identify(w, job, &recent);
-    }
-}
-
 static void finish_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         struct lbfwd_job *job = &jobs[i];
-        enum lbfwd_drop reason = UNLIKELY(job->reason) ? job->reason : finish(w, job);
+        enum lbfwd_drop reason = finish(w, job);
         if (UNLIKELY(reason))
             tx_count_drop(w->counters, reason, 1);
     }
@@ -387,7 +323,7 @@ int lbfwd_worker_explain(struct lbfwd_worker *w, const uint8_t *frame, uint32_t 
     if (job.service)
         explain_flow(w, &job, out);
     choose_all(w, &job, 1);
-    explain_end(w, &job, job.reason ? job.reason : finish(w, &job), out);
+    explain_end(w, &job, finish(w, &job), out);
     end_references(w);
     return 0;
 }

@@ -20,7 +20,8 @@ static inline int is_super_frame(const struct lbfwd_frame *frame)
 /* Hardware was to do something to it: a super-frame, or a checksum that is left out. */
 static inline int is_unfinished(const struct lbfwd_frame *frame)
 {
-    return (frame->offload.gso_type | (frame->offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) != 0;
+    return (marks_of(frame) &
+            (MARK_GSO_TYPE | MARK_OFFLOAD_FLAG(VIRTIO_NET_HDR_F_NEEDS_CSUM))) != 0;
 }
 
 /* How one packet becomes several. */

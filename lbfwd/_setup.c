@@ -6,6 +6,7 @@
 
 #include "_census.h"
 #include "_decap.h"
+#include "_lanes.h"
 #include "_maglev.h"
 #include "_occupancy.h"
 #include "_probe.h"
@@ -59,6 +60,7 @@ static int worker_new(struct lbfwd_worker **out, uint32_t slot, const struct fil
     w = calloc(1, sizeof *w);
     if (!w)
         return -ENOMEM;
+    w->has_lanes = have_lanes();
     w->next_identification = (uint16_t)(slot << 10); /* workers share the outer addresses */
     for (uint32_t i = 0; i < LBFWD_MAX_TX; i++)
         w->tx[i].fd = -1;
@@ -335,7 +337,7 @@ int lbfwd_maglev_populate(uint16_t *table, uint32_t size, const uint32_t *offset
 uint64_t lbfwd_flow_hash(const uint8_t *key, uint32_t length, const uint64_t hash_key[2])
 {
     const struct lbfwd_siphash seed = siphash_seed(hash_key);
-    return flow_hash(key, length, &seed);
+    return siphash(key, length, &seed);
 }
 
 uint32_t lbfwd_bucket(uint64_t hash, uint32_t table_size)

@@ -22,11 +22,13 @@
 #define TX_AHEAD 4            /* so many slots before it is filled a slot is prefetched */
 #define TX_LEAST (14 + 1280)  /* a slot has room for any answer of the node, whatever the MTU: _reply.h */
 
+/* A frame of the node's own: it is no packet that was forwarded. */
+#define OWNER_NODE UINT32_MAX
+
 struct lbfwd_owner {          /* whom a pending frame counts for */
     uint32_t service;
     uint32_t backend;
-    uint32_t bytes;
-    uint32_t unused;          /* 16 bytes: a place is found by a shift */
+    uint64_t bytes;
 };
 
 struct lbfwd_tx {
@@ -35,11 +37,11 @@ struct lbfwd_tx {
     uint64_t map_bytes;
     uint32_t frame_bytes;
     uint32_t frames;
+    uint32_t usable;          /* of them: all, or none while `next` may not be the kernel's head */
     uint32_t next;            /* slot to fill */
     uint32_t pending;
     uint32_t refusals;        /* sends in a row that moved nothing */
     int fd;                   /* -1: memory only, everything is accepted at once (tests) */
-    int synchronized;         /* `next` is known to be the kernel's head */
 } __attribute__((aligned(64)));
 
 static inline struct tpacket3_hdr *tx_slot(const struct lbfwd_tx *tx, uint32_t index)
@@ -69,19 +71,10 @@ static inline void tx_count_drop(struct lbfwd_counters *counters, enum lbfwd_dro
     ADD_COUNT(counters->drops[reason], n);
 }
 
-/* A frame of the node's own: it is no packet that was forwarded. */
-#define OWNER_NODE UINT32_MAX
-
-static inline void tx_count_forwarded(struct lbfwd_counters *counters, const struct lbfwd_owner *owner)
+static inline void count_packets(struct lbfwd_counter *counter, uint64_t packets, uint64_t bytes)
 {
-    if (UNLIKELY(owner->service == OWNER_NODE))
-        return;
-    struct lbfwd_counter *service = &counters->services[owner->service];
-    struct lbfwd_counter *backend = &counters->backends[owner->backend];
-    ADD_COUNT(service->packets, 1);
-    ADD_COUNT(service->bytes, owner->bytes);
-    ADD_COUNT(backend->packets, 1);
-    ADD_COUNT(backend->bytes, owner->bytes);
+    ADD_COUNT(counter->packets, packets);
+    ADD_COUNT(counter->bytes, bytes);
 }
 
 static inline void tx_count_lost(struct lbfwd_counters *counters, const struct lbfwd_owner *owner,
@@ -112,19 +105,44 @@ static inline uint32_t tx_accepted(const struct lbfwd_tx *tx)
     return accepted;
 }
 
+/* Counts frames up to `end` for as long as they are for the first one's service; returns the next. */
+static inline const struct lbfwd_owner *tx_count_service(struct lbfwd_counters *counters,
+                                                         const struct lbfwd_owner *owner,
+                                                         const struct lbfwd_owner *end)
+{
+    const struct lbfwd_owner *first = owner;
+    uint32_t service = owner->service;
+    uint64_t bytes = 0;
+
+    for (; owner < end && owner->service == service; owner++) {
+        if (LIKELY(service != OWNER_NODE))
+            count_packets(&counters->backends[owner->backend], 1, owner->bytes);
+        bytes += owner->bytes;
+    }
+    if (LIKELY(service != OWNER_NODE))
+        count_packets(&counters->services[service], (uint64_t)(owner - first), bytes);
+    return owner;
+}
+
+static inline void tx_count(const struct lbfwd_tx *tx, struct lbfwd_counters *counters, uint32_t from,
+                            uint32_t n)
+{
+    const struct lbfwd_owner *owner = tx->owners + from, *end = owner + n;
+
+    while (owner < end)
+        owner = tx_count_service(counters, owner, end);
+}
+
 /* Counts what the kernel took since the last call. */
 static inline void tx_settle(struct lbfwd_tx *tx, struct lbfwd_counters *counters)
 {
-    uint32_t settled = tx_accepted(tx);
-    const struct lbfwd_owner *owner = &tx->owners[tx_oldest(tx)], *end = tx->owners + tx->frames;
+    uint32_t settled = tx_accepted(tx), oldest = tx_oldest(tx), to_end = tx->frames - oldest;
 
     if (!settled)
         return;
-    for (uint32_t i = settled; i; i--) {
-        tx_count_forwarded(counters, owner);
-        if (UNLIKELY(++owner == end))
-            owner = tx->owners;
-    }
+    tx_count(tx, counters, oldest, settled < to_end ? settled : to_end);
+    if (settled > to_end)
+        tx_count(tx, counters, 0, settled - to_end);
     tx->pending -= settled;
     tx->refusals = 0;
 }
@@ -183,34 +201,30 @@ static inline void tx_flush(struct lbfwd_tx *tx, struct lbfwd_counters *counters
         tx_drop_head(tx, counters);
 }
 
-/* A slot that is filled soon: a large ring goes round through the caches. */
-static inline void tx_prefetch(const struct lbfwd_tx *tx, const struct tpacket3_hdr *slot)
+/* A slot that is filled soon: a large ring goes round through the caches. At the ring's end there is
+ * none, and nothing to see to: a prefetch reads nothing. */
+STEP void tx_prefetch(const struct tpacket3_hdr *slot, uint64_t frame_bytes)
 {
-    const uint8_t *ahead = (const uint8_t *)slot + TX_AHEAD * (uint64_t)tx->frame_bytes;
+    uintptr_t ahead = (uintptr_t)slot + TX_AHEAD * frame_bytes;
 
-    if (UNLIKELY(ahead >= tx->map + tx->map_bytes))
-        return;
-    __builtin_prefetch(ahead, 1);
-    __builtin_prefetch(ahead + 64, 1);
+    __builtin_prefetch((const void *)ahead, 1);
+    __builtin_prefetch((const void *)(ahead + 64), 1);
 }
 
 /* The next free slot, or NULL and the reason. */
 STEP struct tpacket3_hdr *tx_claim(struct lbfwd_tx *tx, enum lbfwd_drop *reason)
 {
-    struct tpacket3_hdr *slot;
+    if (LIKELY(tx->pending != tx->usable)) { /* both are 0 without a ring at this index, too */
+        uint64_t frame_bytes = tx->frame_bytes;
+        struct tpacket3_hdr *slot = (struct tpacket3_hdr *)(tx->map + tx->next * frame_bytes);
 
-    if (UNLIKELY(!tx->synchronized)) { /* no ring at this index, too */
-        *reason = LBFWD_DROP_TX_NOT_READY;
-        return NULL;
+        if (LIKELY(READ_SHARED(slot->tp_status) == TP_STATUS_AVAILABLE)) {
+            tx_prefetch(slot, frame_bytes);
+            return slot;
+        }
     }
-    slot = tx_slot(tx, tx->next);
-    if (UNLIKELY(READ_SHARED(slot->tp_status) != TP_STATUS_AVAILABLE ||
-                 tx->pending == tx->frames)) {
-        *reason = LBFWD_DROP_TX_RING_FULL;
-        return NULL;
-    }
-    tx_prefetch(tx, slot);
-    return slot;
+    *reason = tx->usable ? LBFWD_DROP_TX_RING_FULL : LBFWD_DROP_TX_NOT_READY;
+    return NULL;
 }
 
 /* Where a slot's frame begins. */
@@ -220,7 +234,8 @@ static inline uint8_t *tx_frame(struct tpacket3_hdr *slot)
 }
 
 /* Completes the claimed slot. hdr_len is the whole frame: the kernel then copies it into a linear
- * skb, which small packets are much cheaper to carry in than page fragments (docs/architecture.md). */
+ * skb, which small packets are much cheaper to carry in than page fragments (docs/architecture.md).
+ * Everything else in the two headers is 0 as the kernel made it: no offload, slots of one size. */
 STEP void tx_commit(struct lbfwd_tx *tx, struct tpacket3_hdr *slot, uint32_t length,
                     struct lbfwd_owner owner)
 {
@@ -228,9 +243,7 @@ STEP void tx_commit(struct lbfwd_tx *tx, struct tpacket3_hdr *slot, uint32_t len
     uint16_t linear = (uint16_t)length;
     uint32_t next = tx->next;
 
-    memset(vnet, 0, VNET_BYTES); /* no offload */
     memcpy(vnet + offsetof(struct virtio_net_hdr, hdr_len), &linear, sizeof linear);
-    slot->tp_next_offset = 0;
     slot->tp_len = length + VNET_BYTES;
     tx->owners[next] = owner;
     tx->next = next + 1 == tx->frames ? 0 : next + 1;
@@ -258,7 +271,6 @@ static inline void tx_synchronize(struct lbfwd_tx *tx)
         struct tpacket3_hdr *slot = tx_slot(tx, i);
         if (READ_SHARED(slot->tp_status) & TP_STATUS_SENDING)
             continue;
-        slot->tp_next_offset = 0;
         slot->tp_len = (uint32_t)-EMSGSIZE; /* negative: refused before anything is read or logged */
         WRITE_SHARED(slot->tp_status, TP_STATUS_SEND_REQUEST);
     }
@@ -271,8 +283,9 @@ static inline void tx_synchronize(struct lbfwd_tx *tx)
         if (status & (TP_STATUS_WRONG_FORMAT | TP_STATUS_SEND_REQUEST))
             WRITE_SHARED(slot->tp_status, TP_STATUS_AVAILABLE);
     }
-    tx->synchronized = head < tx->frames; /* not: the link is down, or the head is still in flight */
-    tx->next = tx->synchronized ? head : 0;
+    /* None was: the link is down, or the head is still in flight. */
+    tx->usable = head < tx->frames ? tx->frames : 0;
+    tx->next = tx->usable ? head : 0;
     tx->pending = 0;
 }
 
@@ -299,7 +312,7 @@ static inline int tx_attach(struct lbfwd_tx *tx, int fd, const struct lbfwd_geom
         return -error;
     }
     if (fd < 0 || tx_is_new(tx))
-        tx->synchronized = 1;
+        tx->usable = tx->frames;
     else
         tx_synchronize(tx);
     return 0;

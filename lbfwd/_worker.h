@@ -38,6 +38,7 @@ struct lbfwd_worker {
     struct lbfwd_tx tx[LBFWD_MAX_TX + 1]; /* the last is never a ring: "none" */
     uint32_t pending;          /* frames in TX rings that the kernel has not accepted */
     int arena_fd;
+    int has_lanes;             /* this machine hashes four packets at a time */
     uint64_t now_ms;           /* of the burst: the clock is read once for all its packets */
     uint64_t swept_s;
     struct lbfwd_flows flows;
@@ -220,7 +221,7 @@ static inline uint64_t now_ns(void)
 static inline struct lbfwd_flow_context flow_context(const struct lbfwd_worker *w)
 {
     const uint16_t *lifetimes_s = w->published ? w->view.snapshot->lifetimes_s : NULL;
-    return (struct lbfwd_flow_context){lifetimes_s, (uint16_t)(w->now_ms / 1000)};
+    return flow_context_at(lifetimes_s, (uint16_t)(w->now_ms / 1000));
 }
 
 static inline void count_event(struct lbfwd_worker *w, enum lbfwd_event event)
@@ -265,7 +266,7 @@ static inline void clear_error(int fd)
 static inline void synchronize_tx(struct lbfwd_worker *w)
 {
     for (uint32_t i = 0; i < LBFWD_MAX_TX; i++)
-        if (w->tx[i].map && !w->tx[i].synchronized)
+        if (w->tx[i].map && !w->tx[i].usable)
             tx_synchronize(&w->tx[i]);
 }
 

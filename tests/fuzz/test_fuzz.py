@@ -107,6 +107,11 @@ WRONG = {
         "wrapped > (uint32_t)ETHERNET_BYTES + path->mtu",
         "0",
     ),
+    "a plain packet that is longer than its frame": (
+        "_plain.h",
+        "ip[0] != IPV4_PLAIN || length > available",
+        "ip[0] != IPV4_PLAIN || length > available + UINT16_MAX",
+    ),
     "a byte behind the frame": ("_bytes.h", "cursor->left < n", "cursor->left + 1 < n"),
 }
 COPIED = ("lbfwd", "tests/fuzz")

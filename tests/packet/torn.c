@@ -51,7 +51,7 @@ static void *write_in_turn(void *unused)
 
 int main(void)
 {
-    struct lbfwd_flow_context context = {lifetimes_s, 0};
+    struct lbfwd_flow_context context = flow_context_at(lifetimes_s, 0);
     uint32_t found = 0, torn = 0;
     pthread_t writer;
 
