@@ -30,6 +30,8 @@ BENCHMARKS = (
     "reload",
     "tuning",
     "metrics",
+    "probes",
+    "detection",
 )
 
 

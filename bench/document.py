@@ -165,6 +165,37 @@ def reload_table(result: Result) -> str:
     return table(head, rows)
 
 
+def probes_table(result: Result) -> str:
+    """Return what 2,000 checks a second cost, and how the supervisor answers meanwhile."""
+    columns = {
+        "probes_s": ".0f", "cpu": ".2f", "wait_p50": ".1f", "wait_p99": ".1f", "wait_most": ".0f",
+        "status": ".0f",
+    }  # fmt: skip
+    rows = (
+        (kind, *(cell(found[name], form) for name, form in columns.items()))
+        for kind, found in result["figures"]["kinds"].items()
+    )
+    head = ("checks", "probes a second", "supervisor, cores", "answer: p50, ms", "p99, ms",
+            "longest, ms", "status, ms")  # fmt: skip
+    return table(head, rows)
+
+
+def detection_table(result: Result) -> str:
+    """Return how soon a dead server was out, by interval and fall."""
+    rows = (
+        (
+            setting,
+            f"{found['product_ms']:.0f}",
+            cell(found["took_ms"], ".0f"),
+            cell(found["ratio"], ".2f"),
+            f"{found['ratio_most']:.2f}",
+        )
+        for setting, found in result["figures"].items()
+    )
+    head = ("interval, fall", "product, ms", "out after, ms", "÷ the product", "longest ÷ it")
+    return table(head, rows)
+
+
 def tuning_tables(result: Result) -> str:
     """Return what each setting gave."""
     found = result["figures"]
@@ -197,6 +228,8 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
         (benchmarks, "tables"): population_table(found["tables"]),
         (benchmarks, "latency"): latency_table(found["latency"]),
         (benchmarks, "reload"): reload_table(found["reload"]),
+        (benchmarks, "probes"): probes_table(found["probes"]),
+        (benchmarks, "detection"): detection_table(found["detection"]),
         (ROOT / "docs" / "tuning.md", "tuning"): tuning_tables(found["tuning"]),
         (ROOT / "README.md", ""): targets_table(headline),
     }

@@ -134,6 +134,7 @@ class Node:
             workers=(),
             interfaces=(),
             probes=self._probes.by_pool(),
+            tunnel=None,
             reloads=ReloadTally(),
         )
         return await in_thread(None, render, reading)

@@ -1,10 +1,11 @@
 """Health checks at their limit: 2,000 probes a second from one supervisor.
 
 A real ``lbfwd run`` in a namespace watches 2,000 backends, each once a second, which are addresses
-of one nginx in another namespace. nginx counts the requests (the probes of TCP are counted by the
-kernel there). Meanwhile the admin socket is asked for a resource that does not exist, which shows
-how long the supervisor's event loop keeps a request waiting, and for the status. Each round does
-the same without checks, too.
+of one nginx in another namespace: directly, and at a VIP through the tunnel, which ``lbfwd
+backend`` unwraps there. nginx counts the requests, the kernel there the connections of TCP probes.
+Meanwhile the admin socket is asked for a resource that does not exist, which shows how long the
+supervisor's event loop keeps a request waiting, and for the status. Each round does the same
+without checks, too. nginx, the unwrapping and the supervisor share the machine's cores.
 
 Needs root and nginx. ``python -m bench.probes [--rounds N] [--seconds S] [--out DIRECTORY]``
 """
@@ -27,7 +28,14 @@ from bench.target import at_least, at_most
 from lbfwd.demo.lab import Host, Lab, eventually
 
 BACKENDS = 2000
-KINDS = ("none", "tcp", "http")
+KINDS = {  # type, via
+    "none": ("none", "direct"),
+    "tcp": ("tcp", "direct"),
+    "http": ("http", "direct"),
+    "tcp, tunnel": ("tcp", "tunnel"),
+    "http, tunnel": ("http", "tunnel"),
+}
+NODE, VIP = "10.0.0.1", "192.0.2.10"
 FIRST = ip_address("10.1.0.1")
 PORT, COUNTER_PORT = 8080, 8081
 START_S = 60.0
@@ -49,13 +57,13 @@ listen = ""
 name = "web"
 backends = [{backends}]
 [pool.health]
-type = "{kind}"
-via = "direct"
+type = "{type}"
+via = "{via}"
 port = {port}
 interval_ms = 1000
 timeout_ms = 900
 [[service]]
-vip = "192.0.2.10"
+vip = "{vip}"
 protocol = "tcp"
 port = 80
 pool = "web"
@@ -93,17 +101,21 @@ class Run:
     """A node that watches so many backends, and the nginx that they all are."""
 
     def __init__(self, lab: Lab, directory: Path, kind: str) -> None:
-        self._kind, self._socket = kind, directory / "run" / "admin.sock"
+        self._type, via = KINDS[kind]
+        self._socket = directory / "run" / "admin.sock"
         node, self._farm = lab.host("node"), lab.host("farm")
-        lab.link(node, "n0", ["10.0.0.1/24"], self._farm, "f0", ["10.0.0.2/24"])
+        lab.link(node, "n0", [f"{NODE}/24"], self._farm, "f0", ["10.0.0.2/24"])
         node.run("ip", "route", "add", "10.1.0.0/16", "via", "10.0.0.2")
         self._farm.run("ip", "route", "add", "local", "10.1.0.0/16", "dev", "lo")
         self._farm.sysctl(**{"core__somaxconn": 4096})
         self._serve(directory)
+        if via == "tunnel":
+            self._unwrap(directory)
         self._log = directory / "log"
         backends = ", ".join(f'{{ address = "{FIRST + n}" }}' for n in range(BACKENDS))
         file = directory / "lbfwd.toml"
-        file.write_text(CONFIG.format(backends=backends, kind=kind, port=PORT))
+        check = {"type": self._type, "via": via, "port": PORT}
+        file.write_text(CONFIG.format(backends=backends, vip=VIP, **check))
         command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(file)]
         places = ["--runtime-dir", str(directory / "run"), "--state-dir", str(directory / "state")]
         with self._log.open("w") as log:
@@ -121,9 +133,16 @@ class Run:
             self._farm.start(*command, stdout=out, stderr=out)
         eventually(lambda: f":{PORT}" in self._farm.run("ss", "-Hlnt"), START_S, "nginx")
 
+    def _unwrap(self, directory: Path) -> None:
+        log = directory / "backend.log"
+        command = [sys.executable, "-m", "lbfwd.cli.main", "backend", "--vip", VIP, "--node", NODE]
+        with log.open("w") as out:
+            self._farm.start(*command, stdout=out, stderr=out)
+        eventually(lambda: "backend_ready" in log.read_text(), START_S, "lbfwd backend")
+
     def probes(self) -> int:
         """Return how many have been made."""
-        if self._kind == "http":
+        if self._type == "http":
             text = self._farm.run("curl", "-s", f"http://127.0.0.1:{COUNTER_PORT}/")
             return int(text.splitlines()[2].split()[2])
         return passive_opens(self._farm)
@@ -135,13 +154,14 @@ class Run:
 
     def measure(self, seconds: float) -> Round:
         """Ask for nothing again and again, then for the status a few times."""
-        begun, cpu, probes = time.monotonic(), self.cpu_s(), self.probes()
+        probes = self.probes()
+        begun, cpu = time.monotonic(), self.cpu_s()
         waits = []
         while time.monotonic() < begun + seconds:
             waits.append(self.latency_ms("/v1/nothing"))
             time.sleep(PAUSE_S)
-        passed = time.monotonic() - begun
-        cpu, probes = self.cpu_s() - cpu, self.probes() - probes
+        probes = self.probes() - probes  # to count takes as long both times
+        passed, cpu = time.monotonic() - begun, self.cpu_s() - cpu
         waits.sort()
         return Round(
             probes_s=probes / passed,
@@ -184,7 +204,7 @@ def rounds(count: int, seconds: float) -> dict[str, list[Round]]:
     for _ in range(count):
         for kind in KINDS:
             with running(kind) as run:
-                run.measure(min(seconds, 2.0))  # the first second spreads the probes
+                run.measure(min(seconds, 3.0))  # the first seconds spread the probes
                 found[kind].append(run.measure(seconds))
                 print(f"  {kind}: {found[kind][-1]}", flush=True)
     return found
@@ -198,7 +218,7 @@ def column(found: Sequence[Round], name: str) -> list[float]:
 def main() -> None:
     """Measure and save."""
     parser: argparse.ArgumentParser = options(__doc__, rounds=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each run")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each run")
     chosen = parser.parse_args()
     found = rounds(chosen.rounds, chosen.seconds)
     names = tuple(Round.__dataclass_fields__)
@@ -207,7 +227,7 @@ def main() -> None:
         for kind, several in found.items()
     }
     targets = []
-    for kind in KINDS[1:]:
+    for kind in list(KINDS)[1:]:
         rate = [probes / BACKENDS for probes in column(found[kind], "probes_s")]
         targets.append(at_least(f"{kind}: probes made, of {BACKENDS} a second", 0.98, rate))
         waits = column(found[kind], "wait_p99")

@@ -7,7 +7,8 @@ worker's bursts as they arrive, and the packets' delays. The worker has a core o
 supervisor and stream share the other one.
 
 Cases: the file of a small node gives one backend another weight; an operator takes one backend out
-and back (no file is read), of a pool that 1,000 services share, and of one of 1,000 pools; and the
+and back (no file is read), of a pool that 1,000 services share, and of one of 1,000 pools; a health
+check of the shared pool fails and passes again, timed from the verdict's event in the log; and the
 file changes all of 1,000 pools at once.
 """
 
@@ -56,6 +57,8 @@ class Case:
         return cycle([partial(self._change, node, step) for step in self.steps])
 
     def _change(self, node: Changing, step: str | Form) -> tuple[str, Reload]:
+        if step in HEALTH:
+            return step, node.suffer(step)
         if isinstance(step, str):
             return step, node.ask(step, FIRST)
         node.write(config(self.size, step))
@@ -64,10 +67,12 @@ class Case:
 
 FIRST = {"pool": "p0", "backend": "p0b0"}
 FAILURE = ("disable", "enable")
+HEALTH = ("fail", "recover")
 ALL_POOLS = (Form(weight=2, pools=1000), Form(pools=1000))
 CASES = (
     Case("small", "10 services, 10 pools x 10 backends", Size(10, 10, 10), (Form(2), Form())),
     Case("shared", "a pool of 100 that 1,000 services share", Size(1000, 1, 100), FAILURE, 20),
+    Case("failing", "the same, and each backend is probed", Size(1000, 1, 100, True), HEALTH, 20),
     Case("one of many", "one of 1,000 pools x 100 backends", Size(1000, 1000, 100), FAILURE, 20),
     Case("all", "all of 1,000 pools x 100 backends", Size(1000, 1000, 100), ALL_POOLS, 2000),
 )
@@ -135,8 +140,11 @@ def times(rounds: Sequence[Round]) -> dict[str, object]:
         name: {
             "reloads": len(reloads),
             "in_service_ms": quantiles(sorted(r.in_service_ms for r in reloads)),
-            "cpu_ms": quantiles(sorted(r.cpu_ms for r in reloads)),
-            "answered_ms": quantiles(sorted(r.answered_ms for r in reloads)),
+        }
+        | {
+            f"{key}_ms": quantiles(sorted(getattr(r, f"{key}_ms") for r in reloads))
+            for key in ("cpu", "answered")
+            if all(r.answered for r in reloads)
         }
         for name, reloads in kinds.items()
     }
@@ -176,8 +184,9 @@ def show(case: Case, told: Mapping[str, Any]) -> None:
     print(f"{case.name}: {case.title}")
     for name, change in told["changes"].items():
         print(f"  {name:<12} in service  {row(change['in_service_ms'])}  ({change['reloads']})")
-        print(f"  {'':<12} computed    {row(change['cpu_ms'])}")
-        print(f"  {'':<12} answered    {row(change['answered_ms'])}")
+        for key, title in (("cpu_ms", "computed"), ("answered_ms", "answered")):
+            if key in change:
+                print(f"  {'':<12} {title:<11} {row(change[key])}")
     for when in ("without", "during"):
         part = told[when]
         print(f"  {when:<12} gaps        {row(part['gaps_ms'])}")

@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from bench.contestants import Thread, end
 from bench.frames import PORT, VIPS
 from bench.node_run import HASH_KEY, Node
+from bench.reload_health import PORT as HEALTH_PORT
+from bench.reload_health import Ward
 from bench.rings import Rings
-from bench.stage import BACKENDS, FORWARD_CPU, IN, OUT, Stage
+from bench.stage import FORWARD_CPU, IN, Stage
 from bench.stream import NS_A_MS
 from lbfwd.api.client import request
 from lbfwd.demo.lab import LabError
@@ -21,9 +24,13 @@ from lbfwd.shared import CONTROL_BYTES, Control
 from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
 BACKEND_NET = "10.1.0"  # routed by way of the stage's first backend
+_HEALTH = (
+    f'[pool.health]\ntype = "tcp"\nvia = "direct"\nport = {HEALTH_PORT}\n'
+    "interval_ms = 500\ntimeout_ms = 400\nrise = 1\nfall = 1\nhold_down_s = 0\n"
+)
 START_S = 120.0
 ANSWER_S = 120.0
-LOOK_S = 0.0002
+LOOK_S = 0.0005  # a look costs 20 us of the core that the supervisor has
 _WATCH_PRIORITY = 1  # it sleeps nearly always; the supervisor must not hold it up
 
 
@@ -37,6 +44,8 @@ class Size:
     services: int
     pools: int
     backends: int
+    checked: bool = False
+    """Whether backends are asked twice a second if they are well."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +79,24 @@ def _pool(number: int, size: Size, form: Form) -> str:
         f'  {{ name = "p{number}b{n}", address = "{BACKEND_NET}.{n + 1}", weight = {weight} }},\n'
         for n, weight in enumerate(weights)
     )
-    return f'[[pool]]\nname = "p{number}"\nbackends = [\n{backends}]\n'
+    health = _HEALTH if size.checked else ""
+    return f'[[pool]]\nname = "p{number}"\nbackends = [\n{backends}]\n{health}'
 
 
 @dataclass(frozen=True)
 class Reload:
-    """A reload, in times of CLOCK_REALTIME, nanoseconds.
+    """A change, in times of CLOCK_REALTIME, nanoseconds.
 
     ``in_service``: the last worker acknowledged, and used, the new generation; ``answered``: the
     admin socket did. ``cpu``: what of the time until it was in service the supervisor computed;
     the rest it waited, mostly for its core, which the stream and this machine's others share.
+    Where nobody has asked, ``asked`` is when the log tells of a verdict, and these two are 0.
     """
 
     asked: int
     in_service: int
-    answered: int
-    cpu: int
+    answered: int = 0
+    cpu: int = 0
 
     @property
     def in_service_ms(self) -> float:
@@ -119,6 +130,13 @@ class Watch(threading.Thread):
         self._given_up = True
         self.join()
 
+    def taken_up(self, what: str) -> int:
+        """Return when it was so. Raises LabError: it never was."""
+        self.join()
+        if not self.seen:
+            raise LabError(f"{what} has made no new generation, or not every worker uses it")
+        return self.seen
+
     def run(self) -> None:
         """Look until it is so."""
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_WATCH_PRIORITY))
@@ -143,6 +161,11 @@ def ran_ns(pid: int) -> int:
 class Changing(Node):
     """A node, ready, whose configuration can be changed."""
 
+    def __init__(self, stage: Stage, directory: Path, size: Size) -> None:
+        """Start it, with backends that answer health checks."""
+        self.ward = Ward(stage, f"{BACKEND_NET}.0/24")
+        super().__init__(stage, directory, config(size, Form()))
+
     def is_ready(self) -> bool:
         """Return whether its log says so: a status of 100,000 backends would disturb it."""
         return self.has_come_up()
@@ -164,9 +187,19 @@ class Changing(Node):
                 raise
             answered = time.time_ns()
             watch.join()
-        if not watch.seen:
-            raise LabError(f"{verb} has made no new generation, or not every worker uses it")
-        return Reload(asked, watch.seen, answered, watch.cpu)
+        return Reload(asked, watch.taken_up(verb), answered, watch.cpu)
+
+    def suffer(self, verb: str) -> Reload:
+        """Let the first backend ``fail`` or ``recover``. Raises LabError."""
+        event = {"fail": "backend_down", "recover": "backend_up"}[verb]
+        told = len(self.events(event))
+        with controlling(self.runtime) as control:
+            watch = Watch(control, len(self.workers()), self.process.pid)
+            watch.start()
+            (self.ward.fail if verb == "fail" else self.ward.recover)()
+            in_service = watch.taken_up(verb)
+        verdict = self.events(event)[told]["timestamp"]
+        return Reload(int(datetime.fromisoformat(verdict).timestamp() * 1e9), in_service)
 
 
 @contextmanager
@@ -186,8 +219,7 @@ def controlling(runtime: Path) -> Iterator[Control]:
 @contextmanager
 def changing(stage: Stage, directory: Path, size: Size) -> Iterator[Changing]:
     """Run a node of a size until the block ends."""
-    stage.node.run("ip", "route", "replace", f"{BACKEND_NET}.0/24", "via", BACKENDS[0], "dev", OUT)
-    node = Changing(stage, directory, config(size, Form()))
+    node = Changing(stage, directory, size)
     try:
         node.wait(START_S)
         for pid in node.workers():

@@ -19,8 +19,8 @@ def draw(cases: Mapping[str, Any], path: Path) -> None:
     drawing, (times, *gaps) = plt.subplots(
         1,
         1 + len(cases),
-        figsize=(13, 4.6),
-        width_ratios=[2.2, *[1] * len(cases)],
+        figsize=(16, 4.6),
+        width_ratios=[4, *[1] * len(cases)],
         layout="constrained",
     )
     draw_times(times, cases)
@@ -51,9 +51,7 @@ def draw_times(axes: Axes, cases: Mapping[str, Any]) -> None:
     axes.set_ylim(bottom=1)
     axes.set_ylabel("ms")
     axes.set_xticks(range(len(bars)), [label for label, *_ in bars], fontsize="small")
-    axes.set_title(
-        "from asking until every worker uses it: median, longest; red: target", fontsize="medium"
-    )
+    axes.set_title("until every worker uses it: median, longest; red: target", fontsize="medium")
 
 
 def draw_gaps(axes: Axes, case: Mapping[str, Any]) -> None:

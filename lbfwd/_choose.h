@@ -140,7 +140,7 @@ static __attribute__((noinline)) uint32_t choose_anew(struct lbfwd_worker *w,
         state = flow_state(job->entry->value);
         count_event(w, LBFWD_EVENT_FLOW_REDIRECTED);
     } else {
-        count_event(w, LBFWD_EVENT_FLOW_NEW);
+        count_new_flow(w, job->service->counter, backend);
     }
     remember(w, job, context, backend, state);
     return backend;

@@ -5,11 +5,11 @@
 #include "_emit.h"
 #include "_explain.h"
 #include "_identify.h"
+#include "_live.h"
+#include "_wait.h"
 
-#define IDLE_WAIT_MS 100     /* the heartbeat moves at least this often */
-#define HELD_WAIT_MS 10      /* fragments wait for their first */
-#define RETRY_WAIT_MS 1      /* frames wait for the kernel */
 #define TURN_BURSTS 1024     /* then Python may look at signals */
+#define WAIT_BURSTS 64       /* so many does a wait count for: of up to 0.1 s, 16 make a turn */
 #define SWEEP_SECONDS 1800   /* within this every flow table entry is looked at */
 
 /* ---- what a packet may need besides ---- */
@@ -21,7 +21,7 @@ RARE enum lbfwd_drop send_by_hash(struct lbfwd_worker *w, struct lbfwd_job *job)
     return job->path ? emit(w, job) : LBFWD_DROP_NO_NEXT_HOP;
 }
 
-static void forward_and_count(struct lbfwd_worker *w, const struct lbfwd_frame *frame);
+static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n);
 
 /* The datagram's other fragments follow this one; those that came before it do so now. */
 static void lead(struct lbfwd_worker *w, const struct lbfwd_job *job)
@@ -40,7 +40,7 @@ static void lead(struct lbfwd_worker *w, const struct lbfwd_job *job)
             continue;
         fragments->held_keys[at] = 0;
         frame = held_frame(&fragments->held[at]);
-        forward_and_count(w, &frame);
+        forward_frames(w, &frame, 1);
     }
 }
 
@@ -119,14 +119,20 @@ STEP enum lbfwd_drop finish(struct lbfwd_worker *w, struct lbfwd_job *job)
     return emit(w, job);
 }
 
+/* Where the packet ended: in a TX ring, or under the reason that is returned. */
+STEP enum lbfwd_drop finish_and_count(struct lbfwd_worker *w, struct lbfwd_job *job)
+{
+    enum lbfwd_drop reason = finish(w, job);
+
+    if (UNLIKELY(reason))
+        tx_count_drop(w->counters, reason, 1);
+    return reason;
+}
+
 static void finish_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        struct lbfwd_job *job = &jobs[i];
-        enum lbfwd_drop reason = finish(w, job);
-        if (UNLIKELY(reason))
-            tx_count_drop(w->counters, reason, 1);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        finish_and_count(w, &jobs[i]);
 }
 
 /* Each step for all packets before the next: what a step asks for, the next one finds in the cache. */
@@ -137,12 +143,6 @@ static void forward_jobs(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_
     finish_all(w, jobs, n);
 }
 
-static void forward_and_count(struct lbfwd_worker *w, const struct lbfwd_frame *frame)
-{
-    struct lbfwd_job job = {.frame = frame};
-    forward_jobs(w, &job, 1);
-}
-
 static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
 {
     struct lbfwd_job jobs[LBFWD_BURST];
@@ -150,6 +150,43 @@ static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *fra
     for (uint32_t i = 0; i < n; i++)
         jobs[i].frame = &frames[i];
     forward_jobs(w, jobs, n);
+}
+
+/* The marked packet goes by itself, as all do; how it went is written down. */
+static void forward_marked(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+                           const uint8_t *mark)
+{
+    struct lbfwd_job job = {.frame = frame, .counter = LBFWD_MAX_SERVICES,
+                            .backend = LBFWD_MAX_BACKENDS};
+    uint64_t before = count_table_choices(w->counters);
+
+    identify_all(w, &job, 1);
+    choose_all(w, &job, 1);
+    job.reason = finish_and_count(w, &job);
+    live_write(w, &job, mark, before == count_table_choices(w->counters));
+}
+
+/* In the order in which they came. */
+RARE void forward_watched(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+{
+    const uint8_t *mark;
+    uint32_t done = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (UNLIKELY(mark = find_mark(w, &frames[i]))) {
+            forward_frames(w, frames + done, i - done);
+            forward_marked(w, &frames[i], mark);
+            done = i + 1;
+        }
+    forward_frames(w, frames + done, n - done);
+}
+
+STEP void forward_received(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+{
+    if (UNLIKELY(is_armed(w)))
+        forward_watched(w, frames, n);
+    else
+        forward_frames(w, frames, n);
 }
 
 /* ---- bursts ---- */
@@ -183,7 +220,7 @@ static uint32_t forward_burst(struct lbfwd_worker *w, uint32_t ring)
     read_clock(w);
     for (uint32_t i = 0; i < n; i++)
         frames[i].rx = (uint8_t)ring;
-    forward_frames(w, frames, n);
+    forward_received(w, frames, n);
     flush_all(w);
     rx_give_back(rx);
     return n;
@@ -202,40 +239,7 @@ static inline uint32_t forward_round(struct lbfwd_worker *w)
     return n;
 }
 
-/* ---- waiting ---- */
-
-static inline int patience_ms(const struct lbfwd_worker *w)
-{
-    if (w->pending)
-        return RETRY_WAIT_MS;
-    return w->fragments->count ? HELD_WAIT_MS : IDLE_WAIT_MS;
-}
-
-/* Sleeps until there is something to do. While it sleeps the worker refers to no generation. */
-static enum lbfwd_wake wait_for_work(struct lbfwd_worker *w, int wake_fd)
-{
-    struct pollfd fds[LBFWD_MAX_RX + 1] = {{.fd = wake_fd, .events = POLLIN}};
-    nfds_t count = 1;
-    int ready;
-
-    for (uint32_t i = 0; i < LBFWD_MAX_RX; i++)
-        if (w->rx[i].map)
-            fds[count++] = (struct pollfd){.fd = w->rx[i].fd, .events = POLLIN};
-    ADD_COUNT(w->slot->waits, 1);
-    end_references(w);
-    ready = poll(fds, count, patience_ms(w));
-    begin_references(w);
-    read_clock(w);
-    for (nfds_t i = 1; ready > 0 && i < count; i++)
-        if (fds[i].revents & POLLERR)
-            clear_error(fds[i].fd);
-    if (ready < 0)
-        return LBFWD_WAKE_SIGNAL;
-    if (fds[0].revents)
-        return LBFWD_WAKE_CONTROL;
-    synchronize_tx(w);
-    return ready ? LBFWD_WAKE_TURN : LBFWD_WAKE_TIMEOUT;
-}
+/* ---- turns ---- */
 
 /* Looks at the rings without sleeping for as long as busy polling allows. */
 static uint32_t spin(struct lbfwd_worker *w, uint32_t busy_poll_us)
@@ -261,6 +265,7 @@ static enum lbfwd_wake forward_turn(struct lbfwd_worker *w, int wake_fd, uint32_
         wake = wait_for_work(w, wake_fd);
         if (wake != LBFWD_WAKE_TURN)
             return wake;
+        turn += WAIT_BURSTS;
     }
     return LBFWD_WAKE_TURN;
 }
@@ -302,7 +307,7 @@ int lbfwd_worker_forward(struct lbfwd_worker *w, const uint8_t *frame, uint32_t 
     ADD_COUNT(w->slot->seen, 1);
     ADD_COUNT(w->slot->frames, 1);
     tick(w);
-    forward_and_count(w, &received);
+    forward_received(w, &received, 1);
     end_references(w);
     return 0;
 }

@@ -7,7 +7,7 @@
  * the host's (_be16, _be32).
  */
 
-#define LBFWD_ABI 4
+#define LBFWD_ABI 5
 #define LBFWD_MAX_WORKERS 64
 #define LBFWD_MAX_RX 16        /* receiving interfaces */
 #define LBFWD_MAX_TX 32        /* output interfaces */
@@ -20,6 +20,8 @@
 #define LBFWD_BURST 64         /* packets taken from a ring at a time */
 #define LBFWD_PATH_HEADER 58   /* Ethernet 14 + IPv6 40 + GRE 4 */
 #define LBFWD_TX_OFFSET 48     /* data in a TPACKET_V3 TX slot; the vnet header comes first */
+#define LBFWD_MARK_BYTES 24    /* payload of a marked packet: LBFWD_MARK_MAGIC, then a token of 16 bytes */
+#define LBFWD_MARK_MAGIC 0x637274647766626c /* "lbfwdtrc" in memory order */
 
 /* Why a packet was not forwarded. Indexes counters, CLI rows, metrics and docs. */
 enum lbfwd_drop {
@@ -93,6 +95,21 @@ struct lbfwd_position {      /* where a worker stands in an RX ring, saved befor
     uint32_t done;           /* V3: packets of the block that were taken */
 };
 
+struct lbfwd_live {          /* how the last marked packet went; one cache line */
+    uint64_t sequence;       /* odd: it is being written; 0: there was none */
+    uint64_t token[2];       /* the packet's, as it stands there */
+    uint64_t generation;     /* 0: none was published */
+    uint64_t at_ms;          /* CLOCK_MONOTONIC */
+    uint32_t service;        /* counter, or LBFWD_MAX_SERVICES: none */
+    uint32_t backend;        /* slot, or LBFWD_MAX_BACKENDS: none */
+    uint32_t incarnation;    /* of the backend */
+    uint32_t reason;         /* enum lbfwd_drop */
+    uint8_t rx;              /* ring that it came from */
+    uint8_t tx;              /* ring that it was for, or LBFWD_MAX_TX: none */
+    uint8_t known;           /* 1: a flow table had its flow, and decided */
+    uint8_t unused[5];
+};
+
 struct lbfwd_slot {          /* written by the slot's worker only; 64-byte aligned */
     uint64_t heartbeat;      /* grows with every burst and every wait */
     uint64_t acknowledged;   /* generation the worker uses */
@@ -103,6 +120,7 @@ struct lbfwd_slot {          /* written by the slot's worker only; 64-byte align
     uint64_t frames;         /* frames taken from RX rings, super-frames as one */
     uint64_t sends;          /* system calls that handed frames to the kernel */
     struct lbfwd_position rx[LBFWD_MAX_RX];
+    struct lbfwd_live live;
 };
 
 struct lbfwd_control {
@@ -112,7 +130,8 @@ struct lbfwd_control {
     uint64_t bytes;          /* size of this file */
     uint64_t arena_bytes;    /* size of the arena; only grows */
     uint64_t published;      /* generation << 32 | arena offset of the snapshot / 64; 0: none */
-    uint64_t unused[3];
+    uint64_t live_until_ms;  /* CLOCK_MONOTONIC: workers look for a mark until then; 0: for none */
+    uint64_t live_token[2];
     struct lbfwd_slot slots[LBFWD_MAX_WORKERS];
 };
 
@@ -126,6 +145,8 @@ struct lbfwd_counters {
     uint64_t unused[8192 - 128];      /* a block begins on a page, also where pages have 64 KiB */
     struct lbfwd_counter services[LBFWD_MAX_SERVICES];
     struct lbfwd_counter backends[LBFWD_MAX_BACKENDS];
+    uint64_t new_flows_of_services[LBFWD_MAX_SERVICES];   /* each is one LBFWD_EVENT_FLOW_NEW, too */
+    uint64_t new_flows_to_backends[LBFWD_MAX_BACKENDS];
 };
 
 /* ---- shared memory: flow tables (a page of header, then one region a worker) ---- */
@@ -254,6 +275,7 @@ int lbfwd_worker_remove_rx(struct lbfwd_worker *worker, uint32_t index); /* what
 int lbfwd_worker_add_tx(struct lbfwd_worker *worker, uint32_t index, int fd,
                         const struct lbfwd_geometry *geometry); /* fd -1: memory, for tests */
 int lbfwd_worker_remove_tx(struct lbfwd_worker *worker, uint32_t index);
+void lbfwd_worker_retire(struct lbfwd_worker *worker); /* before a planned end: counts fragments that wait */
 int lbfwd_worker_recover(struct lbfwd_worker *worker); /* after all rings: counts what the last worker held */
 /* Forwards until wake_fd is readable, a signal came, nothing came for a while, or a turn is over. */
 int lbfwd_worker_run(struct lbfwd_worker *worker, int wake_fd, uint32_t busy_poll_us);
@@ -362,3 +384,10 @@ int lbfwd_rehearsal_new(struct lbfwd_worker **out, uint32_t slot, int control_fd
 /* lbfwd_worker_forward that tells how it went; a rehearsal, used once. */
 int lbfwd_worker_explain(struct lbfwd_worker *rehearsal, const uint8_t *frame, uint32_t length,
                          uint64_t now_ms, struct lbfwd_explanation *out);
+
+/* ---- answers: the way of a marked packet (lbfwd trace --live) ---- */
+
+/* Has workers look for the token until then (CLOCK_MONOTONIC); 0: for nothing any more. */
+void lbfwd_live_arm(struct lbfwd_control *control, const uint8_t token[16], uint64_t until_ms);
+/* What a slot's worker found last. -ENOENT: nothing; -EAGAIN: it is being written. */
+int lbfwd_live_read(const struct lbfwd_control *control, uint32_t slot, struct lbfwd_live *out);

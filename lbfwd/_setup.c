@@ -7,6 +7,7 @@
 #include "_census.h"
 #include "_decap.h"
 #include "_lanes.h"
+#include "_live.h"
 #include "_maglev.h"
 #include "_occupancy.h"
 #include "_probe.h"
@@ -15,6 +16,7 @@
 
 _Static_assert(sizeof(struct lbfwd_path) == 64, "a path is one cache line");
 _Static_assert(sizeof(struct lbfwd_vip) == 32, "shared layout");
+_Static_assert(sizeof(struct lbfwd_live) == 64, "a worker's record is one cache line");
 _Static_assert(sizeof(struct lbfwd_service) == 48, "shared layout");
 _Static_assert(sizeof(struct lbfwd_slot) % 64 == 0, "slots do not share cache lines");
 _Static_assert(sizeof(struct lbfwd_counters) % 65536 == 0, "a worker maps its block");
@@ -146,6 +148,14 @@ int lbfwd_worker_remove_tx(struct lbfwd_worker *w, uint32_t index)
     tx_detach(&w->tx[index]);
     pair_rings(w);
     return 0;
+}
+
+/* What still waits for its datagram's first fragment will not see it: that comes to the successor. */
+void lbfwd_worker_retire(struct lbfwd_worker *w)
+{
+    uint64_t waiting = (uint64_t)fragment_expire(w->fragments, UINT64_MAX);
+
+    tx_count_drop(w->counters, LBFWD_DROP_FRAGMENT_UNMATCHED, waiting);
 }
 
 /* Everything seen is in one counter, or was in the last worker's hands when it died. */
@@ -326,6 +336,16 @@ int lbfwd_acknowledged(const struct lbfwd_control *control, uint32_t slot, uint6
     const struct lbfwd_slot *s = &control->slots[slot];
     return __atomic_load_n(&s->quiescent, __ATOMIC_SEQ_CST) ||
            __atomic_load_n(&s->acknowledged, __ATOMIC_SEQ_CST) >= generation;
+}
+
+void lbfwd_live_arm(struct lbfwd_control *control, const uint8_t token[16], uint64_t until_ms)
+{
+    live_arm(control, token, until_ms);
+}
+
+int lbfwd_live_read(const struct lbfwd_control *control, uint32_t slot, struct lbfwd_live *out)
+{
+    return slot < LBFWD_MAX_WORKERS ? live_read(&control->slots[slot].live, out) : -EINVAL;
 }
 
 int lbfwd_maglev_populate(uint16_t *table, uint32_t size, const uint32_t *offsets,

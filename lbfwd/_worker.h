@@ -229,6 +229,13 @@ static inline void count_event(struct lbfwd_worker *w, enum lbfwd_event event)
     ADD_COUNT(w->counters->events[event], 1);
 }
 
+static inline void count_new_flow(struct lbfwd_worker *w, uint32_t service, uint32_t backend)
+{
+    count_event(w, LBFWD_EVENT_FLOW_NEW);
+    ADD_COUNT(w->counters->new_flows_of_services[service], 1);
+    ADD_COUNT(w->counters->new_flows_to_backends[backend], 1);
+}
+
 /* Whether the node may answer one packet more. */
 static inline int may_answer(struct lbfwd_worker *w, enum lbfwd_answer_kind kind)
 {

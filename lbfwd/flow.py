@@ -50,12 +50,12 @@ def parse(protocol: str, source: str, destination: str) -> Flow:
     return Flow(protocol, client, client_port, vip, vip_port)
 
 
-def packet(flow: Flow) -> bytes:
-    """Return an Ethernet frame with the flow's smallest packet.
+def packet(flow: Flow, payload: bytes = b"") -> bytes:
+    """Return an Ethernet frame with a packet of the flow; its payload has an even length.
 
     TCP: a segment with ACK, as all but the first of a connection. MAC addresses are 0.
     """
-    transport = _transport(flow)
+    transport = _transport(flow, payload)
     number = _NUMBERS[flow.protocol, flow.source.version]
     ends = flow.source.packed + flow.destination.packed
     if flow.source.version == 4:
@@ -120,14 +120,17 @@ def _ipv4_header(ends: bytes, payload: int, number: int) -> bytes:
     return build(checksum(build(0)))
 
 
-def _transport(flow: Flow) -> bytes:
-    def build(check: int) -> bytes:
+def _transport(flow: Flow, payload: bytes) -> bytes:
+    def head(check: int) -> bytes:
         ports = struct.pack("!HH", flow.source_port, flow.destination_port)
         if flow.protocol == "tcp":
             return ports + struct.pack("!IIBBHHH", 1, 1, 5 << 4, _TCP_ACK, 65535, check, 0)
         if flow.protocol == "udp":
-            return ports + struct.pack("!HH", 8, check)
+            return ports + struct.pack("!HH", 8 + len(payload), check)
         return struct.pack("!BBHHH", _ECHO_REQUEST[flow.source.version], 0, check, 0, 0)
+
+    def build(check: int) -> bytes:
+        return head(check) + payload
 
     return build(checksum(_pseudo_header(flow, len(build(0))) + build(0)) or 0xFFFF)
 

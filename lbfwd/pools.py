@@ -31,6 +31,8 @@ class Draft:
 
     moves: Moves[BackendKey]
     placed: dict[str, PlacedPool]
+    changed: dict[str, PlacedPool] = field(default_factory=dict)
+    """Of these, those that the last generation has not."""
     backends: bytearray = field(default_factory=bytearray)
     """The array of all backends, by slot."""
     made: list[int] = field(default_factory=list)
@@ -58,16 +60,22 @@ class Pools:
 
     def draft(self, pools: Sequence[PoolState]) -> Draft:
         """Place what is new. Raises OSError or ValueError, and then nothing has changed."""
-        kept = {p.name: self._placed[p.name] for p in pools if self._has(p)}
-        changed = [pool for pool in pools if pool.name not in kept]
+        kept, changed = dict[str, PlacedPool](), list[PoolState]()
+        for pool in pools:
+            place = self._placed.get(pool.name)
+            if place is not None and place.pool is pool:
+                kept[pool.name] = place
+            else:
+                changed.append(pool)
         moves = self._moves(changed, self._placed.keys() - {pool.name for pool in pools})
         draft = Draft(moves, kept)
         try:
             memo: PathMemo = {}
             for pool in changed:
-                draft.placed[pool.name] = self._place(pool, draft, memo)
+                draft.changed[pool.name] = self._place(pool, draft, memo)
+            draft.placed |= draft.changed
             rows = self._seats.rows(moves)
-            draft.backends = pack_backends(self._backends, rows, self._rows(changed, draft))
+            draft.backends = pack_backends(self._backends, rows, self._rows(draft))
         except BaseException:
             self.undo(draft)
             raise
@@ -89,10 +97,6 @@ class Pools:
                 del self._tables[key]
             self._arena.free(offset)
 
-    def _has(self, pool: PoolState) -> bool:
-        place = self._placed.get(pool.name)
-        return place is not None and place.pool is pool
-
     def _moves(self, changed: Iterable[PoolState], gone: Iterable[str]) -> Moves[BackendKey]:
         coming: list[BackendKey] = []
         leaving = [key for name in gone for key in backend_keys(self._placed[name].pool)]
@@ -108,9 +112,7 @@ class Pools:
     def _seated(self, pool: PoolState) -> Mapping[str, Seat] | None:
         """Return the seats of a pool that has the same backends as before."""
         before = self._placed.get(pool.name)
-        if before is None or _backends(before.pool) != _backends(pool):
-            return None
-        return before.seats
+        return before.seats if before and _same_backends(before.pool, pool) else None
 
     def _seat(self, pool: PoolState, moves: Moves[BackendKey]) -> Mapping[str, Seat]:
         if (seats := self._seated(pool)) is not None:
@@ -138,14 +140,17 @@ class Pools:
             draft.made.append(offset)
         return self._tables[key]
 
-    def _rows(self, changed: Iterable[PoolState], draft: Draft) -> Iterator[tuple[int, BackendRow]]:
+    def _rows(self, draft: Draft) -> Iterator[tuple[int, BackendRow]]:
         for key in draft.moves.leaving:
             yield self._seats[key].slot, BackendRow()
         made = set(draft.made)
-        for place in (draft.placed[pool.name] for pool in changed):
+        for place in draft.changed.values():
             if place.block in made:
                 yield from place.rows()
 
 
-def _backends(pool: PoolState) -> list[tuple[str, object]]:
-    return [(member.name, member.address) for member in pool.members]
+def _same_backends(one: PoolState, other: PoolState) -> bool:
+    pairs = zip(one.members, other.members, strict=False)
+    return len(one.members) == len(other.members) and all(
+        a is b or (a.name == b.name and a.address == b.address) for a, b in pairs
+    )

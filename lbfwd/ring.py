@@ -221,6 +221,10 @@ class Worker:
         """Hand over what is pending, count what is refused, unmap."""
         self._check(f"remove TX ring {index}", lib.lbfwd_worker_remove_tx(self._worker, index))
 
+    def retire(self) -> None:
+        """Count fragments that wait for their first as ``fragment_unmatched``: the end is near."""
+        lib.lbfwd_worker_retire(self._worker)
+
     def recover(self) -> None:
         """Count what the slot's last worker had in its hands when it died."""
         self._check("recover", lib.lbfwd_worker_recover(self._worker))

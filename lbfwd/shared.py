@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lbfwd._ringlib import ffi, lib
 from lbfwd.encap import IPAddress, needs_identification
+from lbfwd.slots import Columns, Tally
 
 CONTROL_BYTES: int = ffi.sizeof("struct lbfwd_control")
 FLOWS_HEADER: int = lib.LBFWD_FLOWS_HEADER
@@ -137,7 +138,7 @@ def pack_services(services: Sequence[ServiceRow], slots: int) -> tuple[bytes, li
     return bytes(ffi.buffer(rows)), [places[service.counter] for service in services]
 
 
-def join_pools(services: bytes, pools: Iterable[tuple[int, PoolRow]]) -> bytearray:
+def join_pools(services: bytes | bytearray, pools: Iterable[tuple[int, PoolRow]]) -> bytearray:
     """Return the look-up table of services with their pools, given by the services' places."""
     joined = bytearray(services)
     with ffi.from_buffer("struct lbfwd_service[]", joined, require_writable=True) as rows:
@@ -259,6 +260,17 @@ class Control:
         ffi.release(self._memory)
 
 
+def published_generation(data: bytes) -> int:
+    """Return the generation in force, read from the beginning of a control file; 0: none yet.
+
+    Raises ValueError where there is less than CONTROL_BYTES.
+    """
+    if len(data) < CONTROL_BYTES:
+        raise ValueError(f"control file of {len(data)} bytes: it has {CONTROL_BYTES}")
+    with ffi.from_buffer("struct lbfwd_control *", data) as control:
+        return int(control.published) >> 32
+
+
 class CountersView:
     """The counters file: one block a worker; read only."""
 
@@ -268,34 +280,40 @@ class CountersView:
         self._rows = ffi.cast("struct lbfwd_counters *", self._memory)
         self._workers = range(workers)
 
-    def service(self, slot: int) -> tuple[int, int]:
-        """Return (packets, bytes) of a service, over all workers."""
-        rows = [self._rows[worker].services[slot] for worker in self._workers]
-        return sum(row.packets for row in rows), sum(row.bytes for row in rows)
+    def service(self, slot: int) -> Tally:
+        """Return the counts of a service, over all workers."""
+        return self._tally("services", "new_flows_of_services", slot)
 
-    def backend(self, slot: int) -> tuple[int, int]:
-        """Return (packets, bytes) of a backend, over all workers."""
-        rows = [self._rows[worker].backends[slot] for worker in self._workers]
-        return sum(row.packets for row in rows), sum(row.bytes for row in rows)
+    def backend(self, slot: int) -> Tally:
+        """Return the counts of a backend, over all workers."""
+        return self._tally("backends", "new_flows_to_backends", slot)
 
-    def services(self, slots: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Return packets and bytes of services by slot, over all workers."""
-        return self._sums("services", slots)
+    def services(self, slots: int) -> Columns:
+        """Return the counts of services by slot, over all workers."""
+        return self._columns("services", "new_flows_of_services", slots)
 
-    def backends(self, slots: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Return packets and bytes of backends by slot, over all workers."""
-        return self._sums("backends", slots)
+    def backends(self, slots: int) -> Columns:
+        """Return the counts of backends by slot, over all workers."""
+        return self._columns("backends", "new_flows_to_backends", slots)
 
-    def _sums(self, table: str, slots: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Read whole columns: field by field 100,000 of them take a second."""
-        size = slots * ffi.sizeof("struct lbfwd_counter")
+    def _tally(self, traffic: str, flows: str, slot: int) -> Tally:
+        workers = [self._rows[worker] for worker in self._workers]
+        rows = [getattr(worker, traffic)[slot] for worker in workers]
+        new = sum(getattr(worker, flows)[slot] for worker in workers)
+        return sum(row.packets for row in rows), sum(row.bytes for row in rows), new
+
+    def _columns(self, traffic: str, flows: str, slots: int) -> Columns:
+        both = self._sums(traffic, 2 * slots)  # struct lbfwd_counter: packets, bytes
+        return both[::2], both[1::2], self._sums(flows, slots)
+
+    def _sums(self, table: str, words: int) -> list[int]:
+        """Read whole tables: field by field 100,000 of them take a second."""
         sums: Iterable[int] = ()
         for worker in self._workers:
-            column = ffi.buffer(ffi.addressof(self._rows[worker], table), size)
-            words = memoryview(column).cast("Q").tolist() if size else []
-            sums = map(add, sums, words) if sums else words
-        flat = list(sums)
-        return flat[::2], flat[1::2]
+            column = ffi.buffer(ffi.addressof(self._rows[worker], table), 8 * words)
+            found = memoryview(column).cast("Q").tolist() if words else []
+            sums = map(add, sums, found) if sums else found
+        return list(sums)
 
     def event(self, number: int) -> int:
         """Return how often something happened, over all workers."""

@@ -10,6 +10,11 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
+Tally = tuple[int, int, int]
+"""Packets, bytes, new flows."""
+Columns = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""The same by slot."""
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -29,36 +34,36 @@ class Moves(Generic[Key]):
 
 @dataclass(frozen=True)
 class Tenants(Generic[Key]):
-    """Who has which seat, and (packets, bytes) of the slot when it came."""
+    """Who has which seat, and what was counted in the slot when it came."""
 
     seats: Mapping[Key, Seat]
-    since: Mapping[Key, tuple[int, int]]
+    since: Mapping[Key, Tally]
 
     @property
     def slots(self) -> int:
         """How long an array by slot has to be."""
         return max((seat.slot for seat in self.seats.values()), default=-1) + 1
 
-    def counts(
-        self, packets_now: Sequence[int], size_now: Sequence[int]
-    ) -> Iterator[tuple[Key, int, int]]:
-        """Give packets and bytes of each since it came; by slot, those of now are given."""
+    def counts(self, now: Columns) -> Iterator[tuple[Key, int, int, int]]:
+        """Give packets, bytes and new flows of each since it came; those of ``now`` are given."""
+        packets_now, size_now, new_now = now
         # Keys come and go in both together, so their order is the same.
         both = zip(self.seats.items(), self.since.values(), strict=True)
-        for (key, seat), (packets, size) in both:
-            yield key, packets_now[seat.slot] - packets, size_now[seat.slot] - size
+        for (key, seat), (packets, size, new) in both:
+            slot = seat.slot
+            yield key, packets_now[slot] - packets, size_now[slot] - size, new_now[slot] - new
 
 
 class Slots(Generic[Key]):
     """Assigns slots; ``plan`` looks, ``commit`` does, both in the time that the changes take."""
 
-    def __init__(self, what: str, most: int, read: Callable[[int], tuple[int, int]]) -> None:
-        """``read`` returns a slot's (packets, bytes) as they stand in the counters."""
+    def __init__(self, what: str, most: int, read: Callable[[int], Tally]) -> None:
+        """``read`` returns what was counted in a slot."""
         self._what = what
         self._most = most
         self._read = read
         self._seats: dict[Key, Seat] = {}
-        self._since: dict[Key, tuple[int, int]] = {}
+        self._since: dict[Key, Tally] = {}
         self._incarnations: list[int] = []  # by slot
         self._free: list[int] = []  # ascending: low slots first keep the arrays short
 
@@ -103,7 +108,7 @@ class Slots(Generic[Key]):
         self._free.sort()
         for key, seat in moves.coming.items():
             # A slot that nobody had yet was not counted in: reading all of them takes long.
-            self._since[key] = self._read(seat.slot) if self._tenants(seat.slot) else (0, 0)
+            self._since[key] = self._read(seat.slot) if self._tenants(seat.slot) else (0, 0, 0)
             self._incarnations[seat.slot : seat.slot + 1] = [seat.incarnation]
             self._seats[key] = seat
 

@@ -4,7 +4,7 @@ A pool has a block of its own, paths and members, which generations share for as
 in it changes; a generation's block holds the rest.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -158,11 +158,28 @@ class Catalogue:
             for s, counter in zip(services, counters, strict=True)
         ]
         self._packed, places = pack_services(rows, self.slots)
-        self._pools = [(place, s.pool) for place, s in zip(places, services, strict=True)]
+        self._places: dict[str, list[int]] = {}
+        for place, service in zip(places, services, strict=True):
+            self._places.setdefault(service.pool, []).append(place)
 
     def pack(self, pools: Mapping[str, PlacedPool]) -> bytearray:
         """Return the look-up table of services. Raises KeyError for a pool that is not there."""
-        return join_pools(self._packed, ((at, pools[name].row) for at, name in self._pools))
+        return self._join(self._packed, {name: pools[name] for name in self._places})
+
+    def patch(
+        self, packed: bytearray, pools: Mapping[str, PlacedPool], changed: Iterable[str]
+    ) -> bytearray:
+        """Return what ``pack`` would, from what it returned when some pools were not changed yet.
+
+        Raises KeyError as ``pack`` does.
+        """
+        if lacking := self._places.keys() - pools.keys():
+            raise KeyError(*lacking)
+        return self._join(packed, {name: pools[name] for name in changed if name in self._places})
+
+    def _join(self, packed: bytes | bytearray, pools: Mapping[str, PlacedPool]) -> bytearray:
+        rows = ((at, pool.row) for name, pool in pools.items() for at in self._places[name])
+        return join_pools(packed, rows)
 
 
 def _service_order(service: ServiceState) -> tuple[int, bytes, str, int]:

@@ -34,7 +34,7 @@ from lbfwd.shared import (
     flows_in_use,
     init_flows,
 )
-from lbfwd.slots import Moves, Slots, Tenants
+from lbfwd.slots import Columns, Moves, Slots, Tenants
 from lbfwd.snapshot import (
     BackendKey,
     Catalogue,
@@ -54,10 +54,11 @@ class TablesError(Exception):
 
 @dataclass(frozen=True)
 class Count:
-    """Packets, and bytes of the packets as they came (IP, before encapsulation)."""
+    """Packets, bytes of the packets as they came (IP, before encapsulation), and flows begun."""
 
     packets: int
     bytes: int
+    new_flows: int
 
 
 @dataclass(frozen=True)
@@ -81,27 +82,27 @@ class AllTenants:
 
 @dataclass(frozen=True)
 class Counts:
-    """The counters as they were read: packets and bytes by slot, and whose they are.
+    """The counters as they were read, by slot, and whose they are.
 
     What goes through them makes no more objects than it keeps: there may be 100,000.
     """
 
     tenants: AllTenants
-    by_service_slot: tuple[Sequence[int], Sequence[int]]
-    by_backend_slot: tuple[Sequence[int], Sequence[int]]
+    by_service_slot: Columns
+    by_backend_slot: Columns
     drops: dict[str, int]
     events: dict[str, int]
 
-    def services(self) -> Iterator[tuple[str, int, int]]:
-        """Give name, packets and bytes of each service."""
+    def services(self) -> Iterator[tuple[str, int, int, int]]:
+        """Give name, packets, bytes and new flows of each service."""
         names = {service_key(service): service.name for service in self.tenants.named}
-        for key, packets, size in self.tenants.services.counts(*self.by_service_slot):
-            yield names[key], packets, size
+        for key, packets, size, new in self.tenants.services.counts(self.by_service_slot):
+            yield names[key], packets, size, new
 
-    def backends(self) -> Iterator[tuple[str, str, int, int]]:
-        """Give pool, name, packets and bytes of each backend."""
-        for key, packets, size in self.tenants.backends.counts(*self.by_backend_slot):
-            yield key[0], key[1], packets, size
+    def backends(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """Give pool, name, packets, bytes and new flows of each backend."""
+        for key, packets, size, new in self.tenants.backends.counts(self.by_backend_slot):
+            yield key[0], key[1], packets, size, new
 
     def totals(self) -> Totals:
         """Return them by name."""
@@ -134,6 +135,7 @@ class _Generation:
     number: int
     offset: int
     extents: frozenset[int]  # arena offsets that it refers to
+    services: bytearray
 
 
 class Tables:
@@ -250,7 +252,7 @@ class Tables:
         """Write and verify the rest of the next generation. When that fails, nothing is left."""
         number, offset = self.generation + 1, 0
         try:
-            services = catalogue.pack(draft.placed)
+            services = self._join(catalogue, draft)
             layout = Layout(catalogue, draft.backends, self._backends.rows(draft.moves), services)
             offset = self._arena.reserve(layout.size)
             for at, data in layout.build(forwarding, number, offset):
@@ -261,7 +263,13 @@ class Tables:
             if offset:
                 self._arena.free(offset)
             raise
-        return _Generation(number, offset, frozenset((offset, *draft.extents())))
+        return _Generation(number, offset, frozenset((offset, *draft.extents())), services)
+
+    def _join(self, catalogue: Catalogue, draft: Draft) -> bytearray:
+        """Return services and their pools."""
+        if self._live and catalogue is self._catalogue:
+            return catalogue.patch(self._live[-1].services, draft.placed, draft.changed)
+        return catalogue.pack(draft.placed)
 
     def acknowledged(self, generation: int, slots: Iterable[int]) -> bool:
         """Whether the workers of all these slots use the generation, or refer to none."""

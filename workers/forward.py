@@ -31,6 +31,8 @@ class _Forwarder:
                 if wake != ring.WAKE_CONTROL:
                     continue
             self._take_order()
+        if self._worker is not None:
+            self._worker.retire()
 
     def _take_order(self) -> None:
         if self._orders is None:

@@ -1,11 +1,12 @@
 """Requests that change the node. Their bodies are JSON objects; docs/changes.md."""
 
 from dataclasses import asdict
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from lbfwd.api.body import Body, bad, read
 from lbfwd.api.control import Control
 from lbfwd.api.peer import user_of
 from lbfwd.api.respond import json_response
@@ -15,32 +16,25 @@ from lbfwd.supervisor.operations import Mode
 LONGEST_CONFIRM_S = 86_400.0
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlanBody(_Body):
+class PlanBody(Body):
     """``text``: of a file. ``file``: its path, for messages and a hash_key_file beside it."""
 
     text: str
     file: str
 
 
-class ReloadBody(_Body):
+class ReloadBody(Body):
     """``max_moved``: share of a service's buckets, 0 to 1. ``confirm_s``: seconds."""
 
     max_moved: Annotated[float, Field(ge=0, le=1)] | None = None
     confirm_s: Annotated[float, Field(gt=0, le=LONGEST_CONFIRM_S)] | None = None
 
 
-class BackendBody(_Body):
+class BackendBody(Body):
     """Which backend: by its name, or by its address where no name fits."""
 
     backend: str
     pool: str | None = None
-
-
-Body = TypeVar("Body", bound=_Body)
 
 
 def add_routes(application: web.Application, control: Control) -> None:
@@ -49,12 +43,12 @@ def add_routes(application: web.Application, control: Control) -> None:
 
     async def plan(request: web.Request) -> web.Response:
         """Tell what taking up a configuration would do: text, file."""
-        body = await _body(request, PlanBody)
+        body = await read(request, PlanBody)
         return json_response(await changes.plan(body.text, body.file))
 
     async def reload(request: web.Request) -> web.Response:
         """Read the configuration again and take it up as a whole: max_moved, confirm_s."""
-        body = await _body(request, ReloadBody)
+        body = await read(request, ReloadBody)
         terms = Terms(body.max_moved, body.confirm_s)
         return json_response(asdict(await changes.reload(terms, await user_of(request))))
 
@@ -80,17 +74,17 @@ def _add_operations(application: web.Application, control: Control) -> None:
         try:
             asked = BackendBody.model_validate(dict(request.query))
         except ValidationError as error:
-            raise _bad(error) from None
+            raise bad(error) from None
         return json_response(await control.changes.backend(asked.backend, asked.pool))
 
     def add(verb: str, ending: str, mode: Mode, does: str) -> None:
         async def begin(request: web.Request) -> web.Response:
-            asked = await _body(request, BackendBody)
+            asked = await read(request, BackendBody)
             key = mode, asked.backend, asked.pool, await user_of(request)
             return json_response(await control.changes.operate(*key))
 
         async def end(request: web.Request) -> web.Response:
-            asked = await _body(request, BackendBody)
+            asked = await read(request, BackendBody)
             key = mode, asked.backend, asked.pool, await user_of(request)
             return json_response(await control.changes.end_operation(*key))
 
@@ -102,21 +96,3 @@ def _add_operations(application: web.Application, control: Control) -> None:
     application.router.add_get("/v1/backend", backend)
     add("drain", "undrain", "drained", "New flows go elsewhere, live ones stay")
     add("disable", "enable", "disabled", "All flows go elsewhere")
-
-
-async def _body(request: web.Request, kind: type[Body]) -> Body:
-    """Read a body; none at all is an empty object. Raises HTTPBadRequest."""
-    try:
-        return kind.model_validate_json(await request.read() or b"{}")
-    except ValidationError as error:
-        raise _bad(error) from None
-    except web.RequestPayloadError as error:  # it is not encoded as its head says
-        raise web.HTTPBadRequest(text=f"body: {' '.join(str(error).split())}") from None
-
-
-def _bad(error: ValidationError) -> web.HTTPBadRequest:
-    """Name each key that is wrong, and the rule; its value may be a secret."""
-    found = (
-        f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()
-    )
-    return web.HTTPBadRequest(text="; ".join(found))

@@ -60,12 +60,19 @@ def request(
         raise ApiError(f"{path}: {error.strerror or error}") from None
 
 
-def request_tcp(host: str, port: int, resource: str) -> bytes:
+def request_tcp(  # noqa: PLR0913, PLR0917 - where, and a request
+    host: str,
+    port: int,
+    resource: str,
+    method: str = "GET",
+    body: object = None,
+    timeout_s: float = NODE_TIMEOUT_S,
+) -> bytes:
     """Look at another node by its read-only listener; returns its JSON. Raises ApiError."""
-    connection = http.client.HTTPConnection(host, port, timeout=NODE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return _exchange(connection, place, "GET", resource)
+        return _exchange(connection, place, method, resource, body)
     except OSError as error:
         raise ApiError(f"{place}: {error.strerror or error}") from None
 

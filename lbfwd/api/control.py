@@ -5,6 +5,7 @@ from typing import Protocol
 
 from lbfwd.flow import Flow
 from lbfwd.supervisor.changes import BackendReport, Forecast, Reloaded, Terms
+from lbfwd.supervisor.live import LiveReport, LiveWatch
 from lbfwd.supervisor.operations import Mode
 from lbfwd.supervisor.status import Status
 from lbfwd.supervisor.trace import Trace
@@ -19,6 +20,12 @@ class Answers(Protocol):
 
     async def trace(self, flow: Flow) -> Trace:
         """Return what would become of the flow's next packet. Raises SupervisorError."""
+
+    async def watch(self, token: bytes, seconds: float) -> LiveWatch:
+        """Look for a marked packet. Raises SupervisorError (Refused, TooSoon)."""
+
+    async def report(self, token: bytes) -> LiveReport:
+        """Return how it went, once it was seen or the time is over. Raises Refused."""
 
     async def flows(self) -> Mapping[FlowKey, FlowCount]:
         """Return the live flows by service and backend. Raises OSError."""

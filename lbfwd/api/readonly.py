@@ -7,12 +7,12 @@ from typing import Protocol
 
 from aiohttp import web
 
-from lbfwd.api import answers
+from lbfwd.api import answers, live
 from lbfwd.api.control import Answers
 from lbfwd.api.respond import errors_as_json, server_log
 from lbfwd.metrics.text import CONTENT_TYPE
 
-LARGEST_BODY = 1024  # no question has one
+LARGEST_BODY = 1024  # a token, and for how long
 STOP_S = 1.0  # for answers that are under way
 
 
@@ -45,4 +45,5 @@ def application(control: Readable) -> web.Application:
     made = web.Application(middlewares=[errors_as_json], client_max_size=LARGEST_BODY)
     made.router.add_get("/metrics", metrics)
     answers.add_routes(made, control)
+    live.add_routes(made, control)
     return made

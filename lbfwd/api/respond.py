@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from lbfwd.config import ConfigError
 from lbfwd.supervisor import log
-from lbfwd.supervisor.errors import Refused, SupervisorError
+from lbfwd.supervisor.errors import Refused, SupervisorError, TooSoon
 from lbfwd.supervisor.plan import NeedsRestart
 
 LONGEST_REASON = 200
@@ -46,7 +46,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     """Answer what a handler raises.
 
     400: a question that makes no sense; 422: a bad configuration; 409: a good one that needs a
-    restart, or what cannot be done as things are; 500: it did not work.
+    restart, or what cannot be done as things are; 429: not so often; 500: it did not work.
     """
     try:
         return await handler(request)
@@ -57,9 +57,15 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         code = 409 if isinstance(error, NeedsRestart) else 422
         return json_response({"problems": [asdict(problem) for problem in error.problems]}, code)
     except SupervisorError as error:
-        return json_response({"error": str(error)}, 409 if isinstance(error, Refused) else 500)
+        return json_response({"error": str(error)}, _status_of(error))
     except ConnectionError as error:  # whoever asked has gone; nobody reads this
         return json_response({"error": str(error)}, 400)
     except Exception as error:
         log.get().exception("request_failed", method=request.method, path=request.path)
         return json_response({"error": repr(error)}, 500)
+
+
+def _status_of(error: SupervisorError) -> int:
+    if isinstance(error, TooSoon):
+        return web.HTTPTooManyRequests.status_code
+    return 409 if isinstance(error, Refused) else 500

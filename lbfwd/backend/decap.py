@@ -1,7 +1,5 @@
 """Decapsulation: a GRE device a family where the kernel has one, else raw sockets into TUN."""
 
-import errno
-import fcntl
 import os
 import socket
 import struct
@@ -15,11 +13,8 @@ from lbfwd import ring
 from lbfwd.backend.kernel import FAMILIES, Kernel
 from lbfwd.backend.plan import GRE_DEVICES, GRE_KINDS, TUN_DEVICE
 from lbfwd.backend.request import BackendError
+from lbfwd.net import tun
 
-TUN_PATH = "/dev/net/tun"
-TUNSETIFF = 0x400454CA
-# <linux/if_tun.h>: a layer-3 device, no packet information, not one that is there already.
-TUN_FLAGS = 0x0001 | 0x1000 | 0x8000
 # Room for bursts while the pump hands packets to the kernel.
 RECEIVE_BUFFER_BYTES = 16 << 20
 SO_RCVBUFFORCE = 33
@@ -139,16 +134,10 @@ def _dropped(raw: socket.socket) -> int:
 def _open_tun() -> int:
     """Make the TUN device, which goes with its descriptor. Raises BackendError."""
     try:
-        fd = os.open(TUN_PATH, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
+        return tun.open_tun(TUN_DEVICE)
+    except tun.NoTun as error:
         raise BackendError(
-            f"{TUN_PATH}: {error.strerror}: this kernel has no GRE device, and unwrapping in user "
-            "space needs TUN (modprobe tun; in a container, pass the device in)"
+            f"{error}: this kernel has no GRE device, and unwrapping in user space needs TUN"
         ) from error
-    try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", TUN_DEVICE.encode(), TUN_FLAGS))
-    except OSError as error:
-        os.close(fd)
-        taken = ": a device of this name is there already" if error.errno == errno.EBUSY else ""
-        raise BackendError(f"TUN device {TUN_DEVICE}: {error.strerror}{taken}") from error
-    return fd
+    except tun.TunError as error:
+        raise BackendError(str(error)) from error

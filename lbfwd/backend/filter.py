@@ -5,16 +5,14 @@ before both ways of decapsulation: the kernel gives a packet to GRE devices and 
 after it (ip_local_deliver_finish, ip6_input_finish).
 """
 
-import shutil
-import subprocess
 from collections.abc import Iterable
 
 import structlog
 
 from lbfwd.backend.request import BackendError, IPAddress
+from lbfwd.net import nft
 
 TABLE = "inet lbfwd_backend"
-TIMEOUT_S = 30
 
 log = structlog.get_logger()
 
@@ -74,7 +72,7 @@ class Filter:
             return
         if self._installed:
             log.warning("filter_restored", table=TABLE, reason="somebody changed or flushed it")
-        _nft("-f", "-", stdin=self._script)
+        _nft("-f", "-", script=self._script)
         self._installed = _listing()
 
     def remove(self) -> None:
@@ -92,22 +90,9 @@ def _listing() -> str:
         return ""
 
 
-def _nft(*arguments: str, stdin: str = "") -> str:
+def _nft(*arguments: str, script: str = "") -> str:
     """Run nft(8). Raises BackendError."""
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if program is None:
-        raise BackendError("nft is missing: apt install nftables")
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BackendError(f"nft {arguments[0]}: no answer within {TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise BackendError(f"nft {arguments[0]}: {done.stderr.strip()}")
-    return done.stdout
+        return nft.run(*arguments, script=script)
+    except nft.NftError as error:
+        raise BackendError(str(error)) from error

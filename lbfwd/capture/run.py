@@ -103,10 +103,16 @@ class _Stop:
 class Capture:
     """One capture, into one file."""
 
-    def __init__(self, taps: Sequence[Tap], comment: Comment, limits: Limits, out: int) -> None:
-        """``out``: the descriptor to write to."""
-        self._taps = taps
-        self._turns = deque(taps)  # the next one first
+    def __init__(
+        self, follow: Callable[[], Sequence[Tap]], comment: Comment, limits: Limits, out: int
+    ) -> None:
+        """``follow`` returns taps that were opened since it was called last.
+
+        ``out``: the descriptor to write to.
+        """
+        self._follow = follow
+        self._taps: list[Tap] = []
+        self._turns: deque[Tap] = deque()  # the next one first
         self._comment = comment
         self._limits = limits
         self._out = out
@@ -114,8 +120,6 @@ class Capture:
         self._held: list[Frame] = []
         self._stop = _Stop()
         self._poller = select.poll()
-        for tap in taps:
-            self._poller.register(tap, select.POLLIN)
         self._poller.register(out, 0)  # its end shows, if it is a pipe
         self.tally = Tally()
 
@@ -128,6 +132,7 @@ class Capture:
         with self._stop.listening():
             try:
                 _write(self._out, self._header(about))
+                self._take_up(self._follow())
                 started()
                 self._loop()
                 _write(self._out, self._trailer())
@@ -148,6 +153,7 @@ class Capture:
         self._write_due(math.inf)
 
     def _turn(self) -> None:
+        self._take_up(self._follow())
         # A packet that came before this moment is read now, whichever interface it came by.
         moment_ns = time.time_ns()
         exhausted = self._read()
@@ -162,14 +168,36 @@ class Capture:
             if not self._budget.take():
                 return True
             frame = self._turns[0].read()
-            self._turns.rotate(-1)
             if frame is None:
                 self._budget.give_back()
-                quiet += 1
+                quiet += self._is_quiet()
             else:
+                self._turns.rotate(-1)
                 self._held.append(frame)
                 quiet = 0
         return False
+
+    def _is_quiet(self) -> bool:
+        """Pass on to the next tap; one that is retired, and empty now, is not asked again."""
+        tap = self._turns[0]
+        if not tap.retired:
+            self._turns.rotate(-1)
+            return True
+        self._poller.unregister(tap)
+        self._turns.popleft()
+        tap.close()
+        return False
+
+    def _take_up(self, taps: Sequence[Tap]) -> None:
+        """Read these, too; their descriptions go before their packets."""
+        for tap in taps:
+            self._poller.register(tap, select.POLLIN)
+            self._taps.append(tap)
+            self._turns.append(tap)
+        _write(
+            self._out,
+            b"".join(pcapng.interface(tap.name, self._limits.snaplen) for tap in taps),
+        )
 
     def _write_due(self, until_ns: float) -> None:
         """Write what was captured up to a moment, in order."""
@@ -192,10 +220,10 @@ class Capture:
     def _full(self) -> bool:
         return 0 < self._limits.count <= self.tally.written
 
-    def _header(self, about: str) -> bytes:
+    @staticmethod
+    def _header(about: str) -> bytes:
         system = f"{platform.system()} {platform.release()}"
-        interfaces = (pcapng.interface(tap.name, self._limits.snaplen) for tap in self._taps)
-        return b"".join([pcapng.section(f"lbfwd {__version__}", system, about), *interfaces])
+        return pcapng.section(f"lbfwd {__version__}", system, about)
 
     def _count(self) -> None:
         for tap in self._taps:
@@ -209,9 +237,13 @@ class Capture:
         )
 
 
-def step_back(workers: Collection[int]) -> None:
-    """Leave the workers' cores to them, where there are others, and run behind everybody else."""
+def step_back() -> None:
+    """Run behind everybody else."""
     os.nice(_NICENESS)
+
+
+def keep_off(workers: Collection[int]) -> None:
+    """Leave the workers' cores to them, where there are others."""
     if others := usable_cpus() - set(workers):
         os.sched_setaffinity(0, others)
 

@@ -70,6 +70,20 @@ class Selection:
             snaplen=snaplen,
         )
 
+    def contents(self) -> frozenset[str]:
+        """Return what is captured, one text for each service and each backend."""
+        services = (
+            f"service {s.name} ({s.protocol} {s.vip}, port {s.port or 'any'})"
+            for s in self.services.values()
+            if self.only is None or s.name in self.only
+        )
+        backends = (
+            f"backend {pool}/{name} ({address})"
+            for address, names in self.backends.items()
+            for pool, name in names.items()
+        )
+        return frozenset((*services, *backends))
+
     def service_of(self, flow: Flow) -> ServiceStatus | None:
         """Return the service that answers for a flow: its port's, or that of every port."""
         exact = self.services.get((flow.vip, flow.protocol, flow.port))

@@ -1,6 +1,5 @@
 """A packet socket on one interface: what it received, and what it sent (packet(7))."""
 
-import ctypes
 import errno
 import os
 import socket
@@ -19,16 +18,16 @@ from lbfwd.capture.pcapng import (
 from lbfwd.capture.selection import CaptureError
 from lbfwd.net import bpf
 from lbfwd.net.bpf import Program
+from lbfwd.net.filter import DROP_ALL
 
 ETH_P_ALL = 3
 SOL_PACKET = 263
 PACKET_STATISTICS, PACKET_AUXDATA = 6, 8
-SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 26, 33, 35
+SO_RCVBUFFORCE, SO_TIMESTAMPNS = 33, 35
 # What may wait for us: when it is full, the kernel passes packets over without copying them.
 BUFFER_BYTES = 8 << 20
 LARGEST = 1 << 18  # a super-frame
 
-_FPROG = struct.Struct("@HP")  # struct sock_fprog: instructions, where they are
 _TIMESPEC = struct.Struct("@qq")
 # struct tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
 _AUXDATA = struct.Struct("@IIIHHHH")
@@ -74,6 +73,7 @@ class Tap:
         self.number = number
         self.name = name
         self.received = self.dropped = 0
+        self.retired = False
         try:
             # Protocol 0 receives nothing: no packet passes before the filter is there.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -103,20 +103,33 @@ class Tap:
 
     def count(self) -> None:
         """Take over what the kernel has counted since the last time."""
+        if self._socket.fileno() < 0:
+            return
         raw = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
         received, dropped = _STATISTICS.unpack(raw)
         self.received += received
         self.dropped += dropped
 
+    def admit(self, program: Program) -> None:
+        """Receive by another program from now on. Raises CaptureError."""
+        try:
+            bpf.attach(self._socket, program)
+        except OSError as error:
+            raise CaptureError(f"capture on {self.name}: {_reason(error)}") from error
+
+    def retire(self) -> None:
+        """Receive nothing more; what has come can be read. Raises CaptureError."""
+        self.retired = True
+        self.admit(DROP_ALL)
+
     def close(self) -> None:
-        """Receive nothing more."""
+        """Receive nothing more, and forget what was not read."""
+        self.count()
         self._socket.close()
 
     def _set_up(self, program: Program) -> None:
         self._socket.setblocking(False)
-        raw = ctypes.create_string_buffer(bpf.encode(program))
-        fprog = _FPROG.pack(len(program), ctypes.addressof(raw))
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+        bpf.attach(self._socket, program)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         try:

@@ -6,16 +6,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbfwd.cli.ask import add_runtime_dir, look, seconds
 
 if TYPE_CHECKING:
+    from lbfwd.capture.aim import Seen
+    from lbfwd.capture.pursuit import Pursuit
     from lbfwd.capture.run import Tally
-    from lbfwd.capture.selection import Asked, Selection
+    from lbfwd.capture.selection import Asked
     from lbfwd.capture.tap import Tap
-    from lbfwd.supervisor.status import Status
 
 HELP = "Write packets before and after encapsulation as pcapng: lbfwd capture | tshark -r -"
 
@@ -77,69 +79,80 @@ def _configure_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Capture until a limit, Ctrl-C, or until the reader has gone."""
-    from lbfwd.capture.selection import CaptureError, select
+    from lbfwd.capture.selection import CaptureError
 
     if args.write == "-" and sys.stdout.isatty():
         return _fail("pcapng is not for terminals: add | tshark -r -, or --write FILE")
     if args.drop and args.after:
         return _fail("--drop with --after: a dropped packet is never encapsulated")
-    status = _status(args)
-    if status is None:
-        return 1
     try:
-        return _capture(args, status, select(status, _asked(args)))
+        return _capture(args)
     except CaptureError as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename or args.write}: {error.strerror or error}")
 
 
-def _capture(args: argparse.Namespace, status: "Status", selection: "Selection") -> int:
-    from lbfwd.capture.judge import Judge
-    from lbfwd.capture.outlook import foreseeing
+def _capture(args: argparse.Namespace) -> int:
+    from lbfwd.capture.aim import Aim
+    from lbfwd.capture.follow import Follower
+    from lbfwd.capture.pursuit import Pursuit
     from lbfwd.capture.run import Capture, Limits, step_back
-    from lbfwd.config.warn import local_addresses
+    from lbfwd.tables import FILES
 
-    own = {entry.address for entry in local_addresses()}
-    rings = sorted(i.tx_index for i in status.interfaces if i.tx_index is not None)
-    step_back([worker.cpu for worker in status.workers])
+    runtime = Path(args.runtime_dir)
+    step_back()
+    # It notes the generation before the node is asked for the first time.
+    follower = Follower(runtime / FILES[0], partial(_see, args))
     with ExitStack() as stack:
-        outlook = stack.enter_context(foreseeing(Path(args.runtime_dir), rings))
-        taps = _taps(stack, args, status, selection)
-        mtus = {tap.number: _mtu(status, tap.name) for tap in taps}
-        judge = Judge(selection, outlook, mtus, own)
+        aim = Aim(_asked(args), runtime, args.sample, args.snaplen)
+        stack.callback(aim.close)
+        pursuit = Pursuit(aim, follower, _Manners(not args.before).mind, _say)
+        pursuit.begin(_see(args))
         out = _output(stack, args.write)
         about = shlex.join(["lbfwd", *sys.argv[1:]])
         limits = Limits(args.count or 0, args.seconds or 0.0, args.rate, args.snaplen)
-        capture = Capture(taps, judge.comment, limits, out)
-        tally = capture.run(about, lambda: _say_started(status, taps, selection))
-        _say_ended(tally, taps)
+        capture = Capture(pursuit.follow, aim.comment, limits, out)
+        tally = capture.run(about, lambda: _say_started(aim.taps))
+        _say_ended(tally, pursuit, aim.taps)
     return 0
 
 
-def _taps(
-    stack: ExitStack, args: argparse.Namespace, status: "Status", selection: "Selection"
-) -> list["Tap"]:
-    """Open a socket on every interface that packets of the selection pass."""
-    from lbfwd.capture.program import program
+def _see(args: argparse.Namespace) -> "Seen":
+    """Ask the node what it is like now. Raises CaptureError."""
+    from lbfwd.api.client import ApiError
+    from lbfwd.capture.aim import Seen
     from lbfwd.capture.selection import CaptureError
-    from lbfwd.capture.tap import Tap
+    from lbfwd.config.warn import local_addresses
 
-    taps: list[Tap] = []
-    for interface in status.interfaces:
-        sends = interface.tx_index is not None
-        wanted = selection.wanted(interface.receives, sends, args.sample, args.snaplen)
-        if interface.ifindex is None or not (wanted.before or wanted.after):
-            continue
-        taps.append(Tap(len(taps), interface.name, program(wanted)))
-        stack.callback(taps[-1].close)
-    if not taps:
-        raise CaptureError("no interface of the node is there")
-    return taps
+    try:
+        return Seen(look(args), frozenset(entry.address for entry in local_addresses()))
+    except ApiError as error:
+        raise CaptureError("; ".join(map(str, error.problems))) from None
 
 
-def _mtu(status: "Status", name: str) -> int:
-    return next(i.mtu or 0 for i in status.interfaces if i.name == name)
+class _Manners:
+    """Sees to it that workers are left alone, and warns of what they hide."""
+
+    def __init__(self, after: bool) -> None:
+        """``after``: packets after encapsulation are wanted."""
+        self._after = after
+        self._bypassing: list[str] = []
+
+    def mind(self, seen: "Seen") -> None:
+        """Take note of the workers as they are now."""
+        from lbfwd.capture.run import keep_off
+
+        workers = seen.status.workers
+        keep_off([worker.cpu for worker in workers])
+        before = self._bypassing
+        self._bypassing = [str(w.cpu) for w in workers if w.settings.qdisc_bypass]
+        if self._after and self._bypassing and self._bypassing != before:
+            _say(
+                "warning: qdisc_bypass is on for the workers on cpus "
+                f"{', '.join(self._bypassing)}: what they send the kernel shows to nobody, so it "
+                "is seen before encapsulation only"
+            )
 
 
 def _output(stack: ExitStack, path: str) -> int:
@@ -150,18 +163,12 @@ def _output(stack: ExitStack, path: str) -> int:
     return fd
 
 
-def _say_started(status: "Status", taps: Sequence["Tap"], selection: "Selection") -> None:
+def _say_started(taps: Sequence["Tap"]) -> None:
     names = ", ".join(tap.name for tap in taps)
     _say(f"capturing on {names}; Ctrl-C ends it")
-    bypassing = [str(w.cpu) for w in status.workers if w.settings.qdisc_bypass]
-    if selection.after and bypassing:
-        _say(
-            f"warning: qdisc_bypass is on for the workers on cpus {', '.join(bypassing)}: what "
-            "they send the kernel shows to nobody, so it is seen before encapsulation only"
-        )
 
 
-def _say_ended(tally: "Tally", taps: Sequence["Tap"]) -> None:
+def _say_ended(tally: "Tally", pursuit: "Pursuit", taps: Sequence["Tap"]) -> None:
     if tally.ended:
         _say(tally.ended)
     if not tally.written:
@@ -169,21 +176,15 @@ def _say_ended(tally: "Tally", taps: Sequence["Tap"]) -> None:
     _say(
         f"{tally.written} packets written: {tally.before} before encapsulation, {tally.after} after"
     )
+    if pursuit.changes:
+        _say(f"what is captured changed {pursuit.changes} times meanwhile, as told above")
+    if pursuit.trouble:
+        _say(f"it showed less than was asked for: {pursuit.trouble}")
     for tap in taps:
         _say(
             f"{tap.name}: {tap.received} packets passed the filter, {tap.dropped} of them were "
             "dropped by this capture's own socket (forwarding has lost none by that)"
         )
-
-
-def _status(args: argparse.Namespace) -> "Status | None":
-    from lbfwd.api.client import ApiError
-
-    try:
-        return look(args)
-    except ApiError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return None
 
 
 def _asked(args: argparse.Namespace) -> "Asked":

@@ -8,10 +8,14 @@ from lbfwd.supervisor.status import BackendStatus, ServiceStatus, Status, Worker
 
 @dataclass(frozen=True)
 class Rate:
-    """Of one service or backend: packets and bits a second, as the clients sent them."""
+    """Of one service or backend, a second; packets and bits as the clients sent them.
+
+    ``flows``: live ones.
+    """
 
     packets: float
     bits: float
+    new_flows: float
     flows: int
 
 
@@ -102,10 +106,11 @@ def _rate(
     after: ServiceStatus | BackendStatus,
     seconds: float,
 ) -> Rate:
-    packets, size = (before.packets, before.bytes) if before else (0, 0)
+    packets, size, new = (before.packets, before.bytes, before.new_flows) if before else (0, 0, 0)
     return Rate(
         packets=_per_s(packets, after.packets, seconds),
         bits=8 * _per_s(size, after.bytes, seconds),
+        new_flows=_per_s(new, after.new_flows, seconds),
         flows=after.flows,
     )
 

@@ -47,6 +47,7 @@ def render(status: "Status") -> "Iterator[RenderableType]":
     yield _services(status)
     for pool in status.pools:
         yield _pool(pool)
+    yield from _tunnel(status)
     yield _drops(status)
     yield from _events(status)
 
@@ -104,12 +105,13 @@ def _services(status: "Status") -> "RenderableType":
             service.pool,
             service.packets,
             service.bytes,
+            service.new_flows,
             service.flows,
             service.fingerprint,
         )
         for service in status.services
     ]
-    names = "service vip protocol port pool packets bytes flows fingerprint"
+    names = "service vip protocol port pool packets bytes new-flows flows fingerprint"
     return _table("services", names.split(), rows)
 
 
@@ -125,13 +127,14 @@ def _pool(pool: "PoolStatus") -> "RenderableType":
             ", ".join(f"{hop.gateway} on {hop.interface}" for hop in backend.hops) or "-",
             backend.packets,
             backend.bytes,
+            backend.new_flows,
             backend.flows,
         )
         for backend in pool.backends
     ]
     names = [
         "backend", "address", "weight", "share", "state", "probe", "next hop", "packets", "bytes",
-        "flows",
+        "new-flows", "flows",
     ]  # fmt: skip
     return _table(f"pool {pool.name} (table of {pool.table_size})", names, rows)
 
@@ -148,6 +151,19 @@ def _condition(backend: "BackendStatus") -> str:
     return "; ".join(
         filter(None, dict.fromkeys((condition, backend.health_reason, backend.reason)))
     )
+
+
+def _tunnel(status: "Status") -> "Iterator[RenderableType]":
+    """Say of probes through the tunnel what is not as it should be."""
+    tunnel = status.tunnel
+    if tunnel is None:
+        return
+    rows = [("broken", tunnel.trouble, "lbfwd doctor node")] if tunnel.trouble else []
+    rows += [("answers blocked", each.reason, each.fix) for each in tunnel.blocked]
+    rows += [("mtu hole", each.reason, each.fix) for each in tunnel.mtu_holes]
+    rows += [(f"dropped: {why}", f"{n} packets", "-") for why, n in tunnel.dropped.items() if n]
+    if rows:
+        yield _table("probes through the tunnel", ["trouble", "what", "fix"], rows)
 
 
 def _drops(status: "Status") -> "RenderableType":

@@ -94,7 +94,7 @@ def _workers(status: Status, found: Sample) -> _Section:
 
 def _services(status: Status, found: Sample) -> _Section:
     ranked = sorted(status.services, key=lambda s: -found.services[s.name].packets)
-    rows = [
+    rows: list[Row] = [
         (
             service.name,
             f"{service.vip} {service.protocol}/{service.port or 'any'}",
@@ -102,7 +102,7 @@ def _services(status: Status, found: Sample) -> _Section:
         )
         for service in ranked
     ]
-    return _Section(["service", "vip", "pkt/s", "bit/s", "flows"], rows)
+    return _Section(["service", "vip", "pkt/s", "bit/s", "new/s", "flows"], rows)
 
 
 def _backends(status: Status, found: Sample) -> _Section:
@@ -112,7 +112,7 @@ def _backends(status: Status, found: Sample) -> _Section:
         pool, backend = pair
         return backend.condition == "up", -found.backends[pool.name, backend.name].packets
 
-    rows = [
+    rows: list[Row] = [
         (
             f"{pool.name}/{backend.name}",
             Text(backend.condition, style=STYLES[backend.condition]),
@@ -124,12 +124,12 @@ def _backends(status: Status, found: Sample) -> _Section:
             ((pool, backend) for pool in status.pools for backend in pool.backends), key=rank
         )
     ]
-    names = ["backend", "health", "since", "pkt/s", "bit/s", "flows", "reason"]
+    names = ["backend", "health", "since", "pkt/s", "bit/s", "new/s", "flows", "reason"]
     return _Section(names, rows)
 
 
-def _rates(rate: Rate) -> tuple[str, str, str]:
-    return scaled(rate.packets), scaled(rate.bits), str(rate.flows)
+def _rates(rate: Rate) -> tuple[str, ...]:
+    return (*map(scaled, (rate.packets, rate.bits, rate.new_flows)), str(rate.flows))
 
 
 def _drops(found: Sample) -> Text:

@@ -2,33 +2,29 @@
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from lbfwd.cli.ask import add_options, admin_socket
+from lbfwd.cli.ask import add_options, seconds
+from lbfwd.cli.nodes import Place, add_nodes, at_once, places
 from lbfwd.cli.text import age
 
 if TYPE_CHECKING:
-    from lbfwd.flow import Flow
+    from lbfwd.supervisor.live import LivePacket
     from lbfwd.supervisor.trace import Trace, TraceHeader
 
-HELP = "Tell where a flow goes, and why. Nothing is sent, and nothing is changed."
-DEFAULT_PORT = 9108  # of [metrics] listen
-_NODE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?")
-_MOST_AT_ONCE = 16
+HELP = "Tell where a flow goes, and why; with --live, where a packet of it went."
 _HEX_WIDTH = 32
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One node's: a trace, or why there is none. ``place``: how it was asked."""
+    """One node's: a trace, or why there is none."""
 
-    place: str
+    place: Place
     trace: "Trace | None" = None
     error: str = ""
 
@@ -38,15 +34,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("protocol", metavar="PROTO", help="tcp, udp or icmp")
     parser.add_argument("source", metavar="SRC[:PORT]", help="the client; IPv6 as [ADDRESS]:PORT")
     parser.add_argument("destination", metavar="DST[:PORT]", help="the VIP")
+    add_nodes(parser)
     parser.add_argument(
-        "--node",
-        metavar="HOST[:PORT]",
-        dest="nodes",
-        action="append",
-        type=_node,
-        default=[],
-        help="ask this node, too, where [metrics] listen serves it; may be repeated "
-        f"(default port: {DEFAULT_PORT})",
+        "--live",
+        action="store_true",
+        help="send a marked packet of the flow from this machine, and tell who took it",
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=seconds("0.1 to 5", lambda value: 0.1 <= value <= 5),
+        default=2.0,
+        help="with --live: how long nodes look for the packet (default: %(default)g)",
     )
     add_options(parser)
 
@@ -60,7 +59,11 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"lbfwd trace: {error}", file=sys.stderr)
         return 2
-    answers = _ask_all(args, flow)
+    if args.live:
+        from lbfwd.cli.trace_live import run_live
+
+        return run_live(args, flow)
+    answers = ask_all(args, places(args))
     for answer in answers:
         if answer.error:
             print(answer.error, file=sys.stderr)
@@ -72,48 +75,31 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found or any(answer.error for answer in answers) else 0
 
 
-def _node(text: str) -> tuple[str, int]:
-    found = _NODE.fullmatch(text)
-    port = int(found["port"] or DEFAULT_PORT) if found else 0
-    if not found or not 0 < port < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r}: HOST, HOST:PORT or [ADDRESS]:PORT")
-    return found["six"] or found["host"], port
-
-
-def _ask_all(args: argparse.Namespace, flow: "Flow") -> list[Answer]:
-    """Ask this machine's node, where one runs or no other is named, and all others, at once."""
-    from lbfwd.api.client import ApiError, not_understood, request, request_tcp
+def ask_all(args: argparse.Namespace, asked: Sequence[Place]) -> list[Answer]:
+    """Ask these nodes where the flow of ``args`` goes, at once."""
+    from lbfwd.api.client import ApiError
     from lbfwd.supervisor.trace import Trace
 
     question = "/v1/trace?" + urlencode(
-        {"protocol": flow.protocol, "source": args.source, "destination": args.destination}
+        {"protocol": args.protocol, "source": args.source, "destination": args.destination}
     )
-    socket = admin_socket(args)
 
-    def ask(node: tuple[str, int] | None) -> Answer:
-        place = str(socket) if node is None else f"{node[0]} port {node[1]}"
+    def ask(place: Place) -> Answer:
         try:
-            body = (
-                request(socket, "GET", question) if node is None else request_tcp(*node, question)
-            )
-            return Answer(place, Trace.model_validate_json(body))
+            return Answer(place, place.get(Trace, question))
         except ApiError as error:
             return Answer(place, error=str(error))
-        except ValueError:
-            return Answer(place, error=not_understood(place))
 
-    here = [None] if not args.nodes or socket.exists() else []
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
-        return list(threads.map(ask, [*here, *args.nodes]))
+    return at_once(ask, asked)
 
 
 def differences(answers: Sequence[Answer]) -> list[str]:
     """Return what the nodes do not agree on, one text a fact."""
     traces = [answer.trace for answer in answers if answer.trace]
     facts: Mapping[str, list[str]] = {
-        "outcome": [" ".join(filter(None, (t.outcome, t.reason))) for t in traces],
+        "outcome": [outcome_of(t) for t in traces],
         "fingerprint": [t.service.fingerprint if t.service else "-" for t in traces],
-        "backend": [_backend(t) for t in traces],
+        "backend": [backend_of(t) for t in traces],
     }
     return [
         f"{name}: " + ", ".join(f"{t.node} {v}" for t, v in zip(traces, values, strict=True))
@@ -125,7 +111,11 @@ def differences(answers: Sequence[Answer]) -> list[str]:
 def _json(answers: Sequence[Answer], found: Sequence[str]) -> str:
     """Return the node's trace itself, or those of several and whether they agree."""
     rows = [
-        {"place": a.place, "error": a.error, "trace": a.trace and a.trace.model_dump(mode="json")}
+        {
+            "place": str(a.place),
+            "error": a.error,
+            "trace": a.trace and a.trace.model_dump(mode="json"),
+        }
         for a in answers
     ]
     if len(rows) == 1 and not answers[0].error:
@@ -147,18 +137,24 @@ def describe(trace: "Trace") -> Iterator[str]:
     """Return a trace as lines."""
     facts = [
         ("node", f"{trace.node}, generation {trace.generation}"),
-        ("flow", _flow(trace)),
+        ("flow", flow_of(trace)),
         ("worker", _worker(trace)),
         *_choice(trace),
         ("because", trace.because),
         *_way(trace),
-        ("outcome", " ".join(filter(None, (trace.outcome, trace.reason)))),
+        ("outcome", outcome_of(trace)),
     ]
+    yield from rows(facts)
+
+
+def rows(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Return facts with their names as lines."""
     for name, text in facts:
         yield f"{name:<10}{text}".rstrip()
 
 
-def _flow(trace: "Trace") -> str:
+def flow_of(trace: "Trace") -> str:
+    """Return the flow that was asked for."""
     from lbfwd.flow import Flow
 
     return str(
@@ -170,6 +166,11 @@ def _flow(trace: "Trace") -> str:
             trace.destination_port,
         )
     )
+
+
+def outcome_of(trace: "Trace | LivePacket") -> str:
+    """Return what becomes of the packet, and why where it is not forwarded."""
+    return " ".join(filter(None, (trace.outcome, trace.reason)))
 
 
 def _worker(trace: "Trace") -> str:
@@ -202,13 +203,14 @@ def _choice(trace: "Trace") -> Iterator[tuple[str, str]]:
             name = ""
         if not trace.entries:
             yield name, "none, in no worker's flow table"
-    yield "backend", _backend(trace)
+    yield "backend", backend_of(trace)
     if trace.backend:
         standing = f"{trace.backend.condition} for {age(trace.backend.since)}"
         yield "standing", "; ".join(filter(None, (standing, trace.backend.health_reason)))
 
 
-def _backend(trace: "Trace") -> str:
+def backend_of(trace: "Trace") -> str:
+    """Return pool, name and address of the backend that gets the packet, or "none"."""
     if trace.backend is None:
         return "none"
     return f"{trace.pool}/{trace.backend.name} ({trace.backend.address})"

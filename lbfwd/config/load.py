@@ -1,5 +1,6 @@
 """TOML -> Config, or every reason why not. ``parse`` is pure; ``load`` reads the files."""
 
+import contextlib
 import os
 import re
 import stat
@@ -7,12 +8,14 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+import rtoml
 from pydantic import ValidationError
 
 from lbfwd.config.document import Document, mark_bad
 from lbfwd.config.key import RULE, HashKey, KeyFileError, open_at_once, parse_key, read_key_file
 from lbfwd.config.machine import Machine, lacking
 from lbfwd.config.model import Config
+from lbfwd.config.once import Memo, Reading
 from lbfwd.config.problem import MISSING, ConfigError, Finding, Problem, hidden, hide, show
 from lbfwd.config.rules import cross_check
 from lbfwd.config.translate import Places, findings
@@ -35,20 +38,23 @@ def parse(
     Raises ConfigError with all that is wrong.
     """
     key = None if hash_key is None else HashKey(hash_key)
-    return _config(_document(text, file), file, workers or {}, key, None)
+    document, places = _places(text, file, workers or {})
+    return _config(document, places, key)
 
 
 def load(
     path: Path,
     workers: Mapping[str, object] | None = None,
     machine: Machine | None = None,
+    memo: Memo | None = None,
 ) -> Config:
     """Read a configuration file and its hash_key_file (relative to the file's directory).
 
-    With ``machine`` (``this_machine()``) it is checked against that machine too. Raises
-    ConfigError with all that is wrong; a file that cannot be read is a problem too.
+    With ``machine`` (``this_machine()``) it is checked against that machine too. ``memo`` makes
+    what was read before the same objects again. Raises ConfigError with all that is wrong; a file
+    that cannot be read is a problem too.
     """
-    return read(read_text(path), path, workers, machine)
+    return read(read_text(path), path, workers, machine, memo)
 
 
 def read(
@@ -56,10 +62,11 @@ def read(
     path: Path,
     workers: Mapping[str, object] | None = None,
     machine: Machine | None = None,
+    memo: Memo | None = None,
 ) -> Config:
     """Read the text of a configuration file as ``load`` does; the file itself is not looked at."""
     file = str(path)
-    document = _document(text, file)
+    document, places = _places(text, file, workers or {})
     key: HashKey | Finding | None = None
     key_file = document.get("hash_key_file")
     if isinstance(key_file, str) and "hash_key" not in document:
@@ -67,7 +74,7 @@ def read(
             key = read_key_file(path.parent / key_file)
         except KeyFileError as error:
             key = Finding(("hash_key_file",), show(key_file), str(error))
-    return _config(document, file, workers or {}, key, machine)
+    return _config(document, places, key, machine, memo)
 
 
 def read_text(path: Path) -> str:
@@ -100,7 +107,9 @@ def _refused(file: str, key: str, rule: str) -> ConfigError:
 
 
 def _document(text: str, file: str) -> Document:
-    try:
+    with contextlib.suppress(ValueError):
+        return rtoml.loads(text)
+    try:  # many times slower, but it says in few words what is wrong, and quotes nothing
         return tomllib.loads(text)
     except RecursionError:
         raise _refused(file, "", "arrays or tables are nested too deeply") from None
@@ -110,18 +119,23 @@ def _document(text: str, file: str) -> Document:
         raise _refused(file, place, f"not TOML: {hide(rule)}") from None
 
 
+def _places(text: str, file: str, workers: Mapping[str, object]) -> tuple[Document, Places]:
+    document = _document(text, file)
+    _override(document, workers)
+    return document, Places(document, file, workers)
+
+
 def _config(
     document: Document,
-    file: str,
-    workers: Mapping[str, object],
+    places: Places,
     key: HashKey | Finding | None,
-    machine: Machine | None,
+    machine: Machine | None = None,
+    memo: Memo | None = None,
 ) -> Config:
-    _override(document, workers)
-    places = Places(document, file, workers)
     key = _take_key(document, key)
     document["hash_key"] = _PLACEHOLDER if isinstance(key, Finding) else key
-    config, own = _validate(document)
+    reading = (memo or Memo()).reading()
+    config, own = _validate(document, reading)
     for finding in own:
         mark_bad(document, finding.location)
     found = [*([key] if isinstance(key, Finding) else []), *own, *cross_check(document, places.key)]
@@ -131,6 +145,8 @@ def _config(
         )
     if config is None or found:
         raise ConfigError(map(places.problem, found))
+    if memo:
+        memo.keep(reading)
     return config
 
 
@@ -167,8 +183,9 @@ def _take_key(document: Document, given: HashKey | Finding | None) -> HashKey | 
     return given or Finding(("hash_key",), MISSING, rule)
 
 
-def _validate(document: Document) -> tuple[Config | None, list[Finding]]:
+def _validate(document: Document, reading: Reading) -> tuple[Config | None, list[Finding]]:
     try:
-        return Config.model_validate(document, by_alias=True, by_name=False), []
+        config = Config.model_validate(document, by_alias=True, by_name=False, context=reading)
     except ValidationError as error:
         return None, findings(error)
+    return config, []

@@ -6,13 +6,14 @@ stand in the names. Each validator raises ValueError with the rule in an operato
 
 import socket
 from collections.abc import Sequence
-from ipaddress import IPv6Address
+from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, InstanceOf, PlainValidator
+from pydantic import AfterValidator, Field, InstanceOf, PlainValidator, WrapValidator
 
 from lbfwd.config.health import Health, MinHealthy
 from lbfwd.config.key import HashKey
+from lbfwd.config.once import backends_once, pools_once
 from lbfwd.config.values import (
     DEFAULT_RX_BLOCK_KIB,
     DEFAULT_RX_RING_MIB,
@@ -27,6 +28,7 @@ from lbfwd.config.values import (
     MAX_WORKERS,
     Address,
     Interface,
+    IPAddress,
     IPNetwork,
     Name,
     Prefix,
@@ -57,7 +59,7 @@ def entropy_bits(prefix: IPNetwork) -> int:
 
 def service_name(vip: object, protocol: object, port: object) -> str:
     """Name a service that has no name: ``192.0.2.10:80/tcp``, ``[2001:db8::1]:any/udp``."""
-    host = f"[{vip}]" if isinstance(vip, IPv6Address) else str(vip)
+    host = f"[{vip}]" if ":" in str(vip) else str(vip)
     return f"{host}:{'any' if port is None else port}/{protocol}"
 
 
@@ -172,7 +174,7 @@ class Pool(Table):
 
     name: Name
     table_size: Annotated[int, PlainValidator(parse_table_size)] = DEFAULT_TABLE_SIZE
-    backends: Annotated[tuple[Backend, ...], array(1, MAX_MEMBERS)]
+    backends: Annotated[tuple[Backend, ...], array(1, MAX_MEMBERS), WrapValidator(backends_once)]
     min_healthy: MinHealthy = "0"
     all_down: Literal["fail_open", "withdraw"] = "fail_open"
     slow_start_s: Annotated[int, whole(0, 3600)] = 0
@@ -225,10 +227,19 @@ class Config(Table):
     flows: Flows = Flows()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
-    pools: Annotated[tuple[Pool, ...], array()] = Field(default=(), alias="pool")
+    pools: Annotated[tuple[Pool, ...], array(), AfterValidator(pools_once)] = Field(
+        default=(), alias="pool"
+    )
     services: Annotated[tuple[Service, ...], array(0, MAX_SERVICES)] = Field(
         default=(), alias="service"
     )
+
+    @cached_property
+    def addresses(self) -> frozenset[IPAddress]:
+        """Those of all backends."""
+        # To hash an address takes long, and one object stands for it in many pools.
+        once = {id(b.address): b.address for pool in self.pools for b in pool.backends}
+        return frozenset(once.values())
 
     @property
     def settings_by_cpu(self) -> dict[int, WorkerSettings]:

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 MISSING = "(missing)"
 _SHOWN_CHARACTERS = 80
+_CONTAINERS = (dict, list, tuple, BaseModel)
 # Whoever puts the hash_key into the wrong place must not find it in a log: no run of hex digits
 # of about its length is ever shown.
 _SECRET = re.compile(r"[0-9a-fA-F]{24,}")
@@ -66,7 +69,7 @@ def show(value: object) -> str:
     """Return a value as it stands in TOML, cut to a line; tables are named, never printed."""
     if isinstance(value, dict):
         return "(a table)"
-    if isinstance(value, list | tuple) and any(isinstance(v, dict | list | tuple) for v in value):
+    if isinstance(value, list | tuple) and any(isinstance(v, _CONTAINERS) for v in value):
         return "(an array of arrays or tables)"
     try:
         text = hide(json.dumps(value, default=str))

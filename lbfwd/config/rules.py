@@ -5,7 +5,8 @@ keeps silent, so that nobody is told of what only follows from another mistake.
 """
 
 import mmap
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -19,7 +20,7 @@ from lbfwd.config.values import (
     DEFAULT_RX_RING_MIB,
     DEFAULT_TABLE_SIZE,
     MAX_BACKENDS,
-    IPAddress,
+    canonical,
 )
 
 KeyOf = Callable[[Location], str]
@@ -28,20 +29,45 @@ _PAGE_KIB = mmap.PAGESIZE // 1024
 
 def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     """Yield what is wrong between keys; ``key_of`` turns a location into its key path."""
+    pools = [_Pool.read(at, pool) for at, pool in tables(document, "pool")]
     yield from _workers(document, key_of)
-    yield from _pool_names(document, key_of)
-    for location, pool in tables(document, "pool"):
-        yield from _pool(location, pool)
+    yield from _pool_names(pools, key_of)
+    for pool in pools:
+        yield from _backends(pool)
+        yield from _table_size(pool)
     yield from health_rules(document)
     yield from _services(document, key_of)
     yield from _pools_of_services(document)
-    yield from _vips_used_otherwise(document, key_of)
-    yield from _addresses_in_entropy(document, key_of)
+    yield from _vips_used_otherwise(document, pools, key_of)
+    yield from _addresses_in_entropy(document, pools, key_of)
 
 
 def _address(table: Document, key: str) -> Any:
+    """Return an address as the one text that it can be compared by."""
     value = table.get(key, BAD)
-    return value if value is BAD else ip_address(value)
+    return value if value is BAD else canonical(value)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A pool, where it stands, those of its backends that are tables, and their addresses."""
+
+    at: Location
+    table: Document
+    backends: Sequence[tuple[int, Document]]
+    addresses: Sequence[Any]
+
+    @classmethod
+    def read(cls, at: Location, pool: Document) -> "_Pool":
+        """Look at each backend once: there may be very many."""
+        items = pool.get("backends")
+        numbered = enumerate(items if isinstance(items, list) else ())
+        backends = [(index, item) for index, item in numbered if isinstance(item, dict)]
+        return cls(at, pool, backends, [_address(item, "address") for _, item in backends])
+
+    def place(self, index: int) -> Location:
+        """Return where a backend stands."""
+        return (*self.at, "backends", index)
 
 
 class _Taken:
@@ -100,36 +126,50 @@ def _ring(at: Location, table: Document, common: Document) -> Iterator[Finding]:
         yield Finding(place, show(table[here[0]]), rule)
 
 
-def _pool_names(document: Document, key_of: KeyOf) -> Iterator[Finding]:
-    taken, backends = _Taken(), 0
-    for location, pool in tables(document, "pool"):
-        backends += sum(1 for _ in tables(pool, "backends"))
-        name = pool.get("name", BAD)
-        if first := taken.by(name, location):
+def _pool_names(pools: Sequence[_Pool], key_of: KeyOf) -> Iterator[Finding]:
+    taken = _Taken()
+    for pool in pools:
+        name = pool.table.get("name", BAD)
+        if first := taken.by(name, pool.at):
             rule = f"two pools cannot have one name; {key_of(first)} has it already"
-            yield Finding((*location, "name"), show(name), rule)
+            yield Finding((*pool.at, "name"), show(name), rule)
+    backends = sum(len(pool.backends) for pool in pools)
     if backends > MAX_BACKENDS:
         rule = f"all pools together hold at most {MAX_BACKENDS} backends"
         yield Finding(("pool",), f"({backends} backends)", rule)
 
 
-def _pool(location: Location, pool: Document) -> Iterator[Finding]:
+def _backends(pool: _Pool) -> Iterator[Finding]:
+    pairs = zip(pool.addresses, pool.backends, strict=True)
+    names = [backend.get("name", address) for address, (_, backend) in pairs]
+    if _repeated(pool.addresses) or _repeated(names):
+        yield from _repetitions(pool)
+
+
+def _repeated(values: Sequence[Hashable]) -> bool:
+    return len(set(values)) < len(values)
+
+
+def _repetitions(pool: _Pool) -> Iterator[Finding]:
     names, addresses = _Taken(), _Taken()
-    for at, backend in tables(pool, "backends", location):
-        address = _address(backend, "address")
+    for (index, backend), address in zip(pool.backends, pool.addresses, strict=True):
+        at = pool.place(index)
         twice = addresses.by(address, at)
         if twice:
             rule = f"a backend stands in a pool once; backends[{twice[-1]}] has this address"
             yield Finding((*at, "address"), show(backend["address"]), rule)
-        name = backend.get("name", BAD if twice or address is BAD else str(address))
+        name = backend.get("name", BAD if twice else address)
         if first := names.by(name, at):
             rule = f"names are unique in a pool; backends[{first[-1]}] has this one"
             yield Finding((*at, "name"), show(name), rule)
-    size = pool.get("table_size", DEFAULT_TABLE_SIZE)
-    backends = pool.get("backends")
+
+
+def _table_size(pool: _Pool) -> Iterator[Finding]:
+    size = pool.table.get("table_size", DEFAULT_TABLE_SIZE)
+    backends = pool.table.get("backends")
     if size is not BAD and isinstance(backends, list) and size < len(backends):
         rule = f"the table needs a slot for each of the {len(backends)} backends at least"
-        yield Finding((*location, "table_size"), show(size), rule)
+        yield Finding((*pool.at, "table_size"), show(size), rule)
 
 
 def _services(document: Document, key_of: KeyOf) -> Iterator[Finding]:
@@ -152,11 +192,12 @@ def _pools_of_services(document: Document) -> Iterator[Finding]:
     if document.get("pool") is BAD:
         return
     names = [pool.get("name", BAD) for _, pool in tables(document, "pool")]
-    if BAD in names:  # it may be the one that is meant
+    known = set(names)
+    if BAD in known:  # it may be the one that is meant
         return
     for at, service in tables(document, "service"):
         name = service.get("pool", BAD)
-        if name is not BAD and name not in names:
+        if name is not BAD and name not in known:
             meant = closest(name, names)
             advice = f'did you mean "{meant}"?' if meant else _pools_there_are(names)
             yield Finding((*at, "pool"), show(name), f"no pool has this name; {advice}")
@@ -167,42 +208,51 @@ def _pools_there_are(names: list[str]) -> str:
     return f"there are: {shown}" if names else "there is no pool at all"
 
 
-def _vips_used_otherwise(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+def _vips_used_otherwise(
+    document: Document, pools: Sequence[_Pool], key_of: KeyOf
+) -> Iterator[Finding]:
     # A packet to a VIP comes back to the nodes: it reaches no backend and no tunnel's source.
-    vips: dict[IPAddress, Location] = {}
+    vips: dict[str, Location] = {}
     for at, service in tables(document, "service"):
         vips.setdefault(_address(service, "vip"), at)
     vips.pop(BAD, None)
-    for at, pool in tables(document, "pool"):
-        for place, backend in tables(pool, "backends", at):
-            if service_at := vips.get(_address(backend, "address")):
+    for pool in pools:
+        if vips.keys().isdisjoint(pool.addresses):
+            continue
+        for (index, backend), address in zip(pool.backends, pool.addresses, strict=True):
+            if service_at := vips.get(address):
                 rule = f"the VIP of {key_of(service_at)}; a backend needs an address of its own"
-                yield Finding((*place, "address"), show(backend["address"]), rule)
+                place = (*pool.place(index), "address")
+                yield Finding(place, show(backend["address"]), rule)
     node = document.get("node")
     sources = node.get("source") if isinstance(node, dict) else None
     for index, source in enumerate(sources if isinstance(sources, list) else ()):
-        if source is not BAD and (service_at := vips.get(ip_address(source))):
+        if source is not BAD and (service_at := vips.get(canonical(source))):
             rule = f"the VIP of {key_of(service_at)}; the node needs an address of its own"
             yield Finding(("node", "source", index), show(source), rule)
 
 
-def _addresses_in_entropy(document: Document, key_of: KeyOf) -> Iterator[Finding]:
+def _addresses_in_entropy(
+    document: Document, pools: Sequence[_Pool], key_of: KeyOf
+) -> Iterator[Finding]:
     # An outer source that is somebody's address: answers and ICMP errors would go there.
     node = document.get("node")
     prefixes = node.get("source_entropy") if isinstance(node, dict) else None
     for index, prefix in enumerate(prefixes if isinstance(prefixes, list) else ()):
         if prefix is BAD:
             continue
-        for key in _used_within(document, prefix):
+        for key in _used_within(document, pools, prefix):
             rule = f"{key_of(key)} lies in it; a prefix is needed that nobody else uses"
             yield Finding(("node", "source_entropy", index), show(prefix), rule)
             break
 
 
-def _used_within(document: Document, prefix: str) -> Iterator[Location]:
+def _used_within(document: Document, pools: Sequence[_Pool], prefix: str) -> Iterator[Location]:
     network = ip_network(prefix)
     places = [((*at, "vip"), _address(table, "vip")) for at, table in tables(document, "service")]
-    for at, pool in tables(document, "pool"):
-        for place, backend in tables(pool, "backends", at):
-            places.append(((*place, "address"), _address(backend, "address")))
-    yield from (place for place, address in places if address is not BAD and address in network)
+    for pool in pools:
+        for (index, _), address in zip(pool.backends, pool.addresses, strict=True):
+            places.append(((*pool.place(index), "address"), address))
+    yield from (
+        place for place, address in places if address is not BAD and ip_address(address) in network
+    )

@@ -5,6 +5,7 @@ Each raises ValueError with the rule in an operator's words.
 
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -73,6 +74,11 @@ def parse_address(value: object) -> IPAddress:
     text = str(value) if isinstance(value, IPv4Address | IPv6Address) else value
     if not isinstance(text, str):
         raise ValueError("an IPv4 or IPv6 address in quotes")
+    return _read_address(text)
+
+
+@lru_cache(maxsize=MAX_BACKENDS)  # equal ones become one object, which is found without comparing
+def _read_address(text: str) -> IPAddress:
     if "/" in text:
         raise ValueError("one address, without a prefix length")
     if "%" in text:
@@ -84,6 +90,11 @@ def parse_address(value: object) -> IPAddress:
     if kind := _unusable(address):
         raise ValueError(f"{kind}; a unicast address is needed")
     return address
+
+
+def canonical(text: str) -> str:
+    """Return the one way to write a valid address; IPv4 has no other (ipaddress reads no other)."""
+    return str(ip_address(text)) if ":" in text else text
 
 
 def _unusable(address: IPAddress) -> str:

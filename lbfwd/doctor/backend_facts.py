@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from lbfwd.config import IPAddress
 from lbfwd.doctor.backend import GRE_KINDS
 from lbfwd.doctor.facts import BackendFacts, Device
 from lbfwd.doctor.machine import host, offloads, text
+from lbfwd.net import nft
 
 _GRE = 47
 _UP = 1
@@ -89,12 +88,11 @@ def _others(links: Iterable[Any], names: Collection[str]) -> list[str]:
 
 def read_filter() -> Filter | None:
     """Return what the kit's table says; None: there is none."""
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if program is None:
+    try:
+        listing = nft.run("-j", "list", "table", *TABLE.split())
+    except nft.NftError:
         return None
-    argv = [program, "-j", "list", "table", *TABLE.split()]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return parse_filter(json.loads(done.stdout)["nftables"]) if done.returncode == 0 else None
+    return parse_filter(json.loads(listing)["nftables"])
 
 
 def parse_filter(listing: list[dict[str, Any]]) -> Filter:

@@ -118,7 +118,6 @@ def _with_interfaces(facts: NodeFacts, config: Config) -> NodeFacts:
             for message in ipr.get_links()
             if message.get_attr("IFLA_IFNAME") in names
         }
-        answers = tuple(rp_filter.find(ipr, _probed(config), _output(facts.status, names)))
     return replace(
         facts,
         offloads=offloads(names),
@@ -130,7 +129,7 @@ def _with_interfaces(facts: NodeFacts, config: Config) -> NodeFacts:
             for cpu in config.workers.cpus
             if (governor := text(_CPUS / f"cpu{cpu}" / "cpufreq" / "scaling_governor"))
         },
-        answers=answers,
+        answers=tuple(rp_filter.find(_probed(config), _output(facts.status, names))),
     )
 
 

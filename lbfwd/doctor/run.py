@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from lbfwd.doctor import backend, daemon, host, interfaces, mtu, paths
+from lbfwd.doctor import backend, daemon, host, interfaces, mtu, paths, tunnel
 from lbfwd.doctor.facts import BackendFacts, NodeFacts
 from lbfwd.doctor.finding import Finding
 
@@ -17,6 +17,7 @@ NODE: tuple[Callable[[NodeFacts], Iterator[Finding]], ...] = (
     paths.detection,
     mtu.mtu,
     paths.answers,
+    tunnel.tunnel,
     interfaces.rings,
     interfaces.hardware_drops,
     interfaces.offloads,

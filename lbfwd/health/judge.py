@@ -3,13 +3,14 @@
 A pool is judged as a whole, for how many of its backends pass decides what becomes of the others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 from lbfwd.config import Backend, Config, Pool
 from lbfwd.config.health import least_healthy
-from lbfwd.health.standing import BackendKey, Condition, Standing
+from lbfwd.health.standing import BackendKey, Condition, Standing, of_pool
 from lbfwd.health.verdict import Verdict
 
 STEPS = 5  # of a slow start: a fifth of the weight at once, a fifth more at each quarter
@@ -66,9 +67,35 @@ class Known:
     operations: Mapping[BackendKey, Operation]
     before: Mapping[BackendKey, Standing]
 
+    @cached_property
+    def disputed(self) -> frozenset[str]:
+        """The pools of which anything bad is known, or said."""
+        return frozenset(pool for pool, _ in (*self.unreachable, *self.operations))
+
 
 def judge(pool: Pool, known: Known, now: float) -> Iterable[tuple[BackendKey, Standing]]:
     """Judge one pool; yields its backends in their order."""
+    if pool.health.type == "none" and not pool.slow_start_s and pool.name not in known.disputed:
+        return _undisputed(pool, of_pool(known.before, pool.name), now)
+    return _judged(pool, known, now)
+
+
+def _undisputed(
+    pool: Pool, before: Mapping[BackendKey, Standing], now: float
+) -> Iterator[tuple[BackendKey, Standing]]:
+    """Judge a pool of which nobody says anything: all are up, and there may be very many."""
+    for backend in pool.backends:
+        key = (pool.name, backend.name)
+        old = before.get(key)
+        if old is None or old.condition != "up":
+            yield key, Standing("up", backend.weight, True, "", now)
+        elif old.weight != backend.weight or not old.serves or old.reason:
+            yield key, Standing("up", backend.weight, True, "", old.since)
+        else:
+            yield key, old
+
+
+def _judged(pool: Pool, known: Known, now: float) -> Iterator[tuple[BackendKey, Standing]]:
     findings = {backend.name: _find(pool, backend, known, now) for backend in pool.backends}
     conditions = _conditions(
         pool,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lbfwd.config import Pool
-from lbfwd.health.standing import BackendKey, Condition, Standing
+from lbfwd.health.standing import BackendKey, Condition, Standing, Standings
 
 Level = Literal["info", "warning", "error"]
 PoolState = Literal["served", "failed_open", "down"]
@@ -31,18 +31,18 @@ class Event:
 
 def news(
     pools: Iterable[Pool],
-    before: Mapping[BackendKey, Standing],
-    after: Mapping[BackendKey, Standing],
+    before: Standings,
+    after: Standings,
 ) -> Iterator[Event]:
     """Yield what there is to say of these pools; at first only what is not as it should be."""
     first = not before
     for pool in pools:
-        names = [(pool.name, backend.name) for backend in pool.backends]
-        then = {key: before[key] for key in names if key in before}
-        now = {key: after[key] for key in names if key in after}
+        then, now = before.of(pool.name), after.of(pool.name)
         if then == now:
             continue
         for key, standing in now.items():
+            if then.get(key) is standing:
+                continue
             yield from _of_backend(key, then.get(key), standing, first)
         yield from _of_pool(pool, _state(then), _state(now))
 

@@ -48,6 +48,11 @@ class Outcome:
 
 PASSED = Outcome("passed")
 
+
+class NotSentError(OSError):
+    """The kernel of this node did not even send: no route, no buffer, a rule of a firewall."""
+
+
 _REFUSED = "connection refused"
 _BY_ERRNO: dict[int, tuple[Name, str]] = {
     errno.ECONNREFUSED: ("refused", _REFUSED),
@@ -65,7 +70,7 @@ _BY_ERRNO: dict[int, tuple[Name, str]] = {
 
 def of_os_error(error: OSError) -> Outcome:
     """Name what the kernel said of a socket; what it does not blame on the network is ours."""
-    if error.errno in _BY_ERRNO:
+    if error.errno in _BY_ERRNO and not isinstance(error, NotSentError):
         return Outcome(*_BY_ERRNO[error.errno])
     return Outcome("not_sent", error.strerror or str(error))
 

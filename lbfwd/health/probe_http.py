@@ -41,6 +41,7 @@ class HttpProbe:
 
     def __init__(self, question: Question, ask: Http, route: Route) -> None:
         """Send nothing yet."""
+        self._question = question
         self._ask = ask
         self._route = route
         scheme = "https" if ask.tls else "http"
@@ -119,7 +120,7 @@ class HttpProbe:
         return Outcome("wrong_body", f"the first {len(body)} bytes do not hold it")
 
     def _socket(self, _address: Any) -> socket.socket:
-        return stream(self._route)
+        return stream(self._question, self._route)
 
 
 def _of_bad_response(error: aiohttp.ClientResponseError) -> Outcome:

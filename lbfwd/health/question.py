@@ -71,7 +71,7 @@ class Question:
 
 
 def questions(config: Config) -> dict[BackendKey, tuple[Question, ...]]:
-    """Return what each backend is asked; one whose pool has no check is asked nothing.
+    """Return what each backend is asked, of pools that have a check.
 
     A backend has to answer all: through the tunnel it is asked for every VIP of its pool.
     """
@@ -85,6 +85,7 @@ def questions(config: Config) -> dict[BackendKey, tuple[Question, ...]]:
             for question in _of_backend(pool.health, backend, services.get(pool.name, []))
         )
         for pool in config.pools
+        if pool.health.type != "none"
         for backend in pool.backends
     }
 

@@ -8,15 +8,16 @@ any, and an answer from an address of this machine is always dropped.
 
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbfwd.backend.sysctl import read
 from lbfwd.config import IPAddress
 from lbfwd.net.resolve import read_route
+from lbfwd.net.route_get import RouteSocket
 
 STRICT, LOOSE = 1, 2
 LOCAL = 2  # RTN_LOCAL
@@ -62,25 +63,25 @@ def judge(vip: IPAddress, interface: str, value: int, way: WayBack) -> Finding |
     return None
 
 
-def find(ipr: Any, vips: Iterable[IPAddress], interfaces: Iterable[str]) -> Iterator[Finding]:
+def find(vips: Iterable[IPAddress], interfaces: Iterable[str]) -> Iterator[Finding]:
     """Look at this node: would answers from these VIPs come in by these interfaces? Blocks.
 
-    ``ipr``: a pyroute2 IPRoute. Raises OSError for an interface that is gone.
+    Raises OSError for an interface that is gone, NetlinkError when the kernel cannot be asked.
     """
     general = read("ipv4/conf/all/rp_filter")
     values = {i: max(general, read(f"ipv4/conf/{i}/rp_filter")) for i in sorted(set(interfaces))}
-    for vip in sorted(vip for vip in set(vips) if isinstance(vip, IPv4Address)):
-        way = way_back(ipr, vip)
-        for interface, value in values.items():
-            if finding := judge(vip, interface, value, way):
-                yield finding
+    with closing(RouteSocket()) as routes:
+        for vip in sorted(vip for vip in set(vips) if isinstance(vip, IPv4Address)):
+            way = way_back(routes, vip)
+            for interface, value in values.items():
+                if finding := judge(vip, interface, value, way):
+                    yield finding
 
 
-def way_back(ipr: Any, vip: IPv4Address) -> WayBack:
+def way_back(routes: RouteSocket, vip: IPv4Address) -> WayBack:
     """Return the kernel's route to a VIP, as the filter looks it up: without a mark."""
-    ask = {"family": socket.AF_INET, "dst": str(vip), "dst_len": 32}
     try:
-        (message,) = ipr.route("get", flags=RTM_F_FIB_MATCH, **ask)
+        message = routes.get(vip, None, RTM_F_FIB_MATCH)
     except NetlinkError as error:  # no route, or one that refuses: blackhole, unreachable
         if error.code <= 0:
             raise

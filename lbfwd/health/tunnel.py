@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from lbfwd.config import IPAddress, Node
-from lbfwd.health import tunnel_device, tunnel_late
+from lbfwd.health import tunnel_device, tunnel_filter
 from lbfwd.health.route import Tunnelled
 from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel_answers import AnswerWatch
 from lbfwd.health.tunnel_device import Survey
 from lbfwd.health.tunnel_error import TunnelError
-from lbfwd.health.tunnel_mtu import MtuWatch
+from lbfwd.health.tunnel_mtu import Hole, MtuWatch
 from lbfwd.health.tunnel_names import Names
 from lbfwd.health.tunnel_pump import Pump, sweep
 from lbfwd.health.tunnel_way import Directory, Way
@@ -70,7 +70,10 @@ class Tunnel:
         self._survey = Survey((), "")
         self._own: frozenset[IPAddress] = frozenset()
         self._trouble = RESTORING  # why there is no pump, where there is none
-        self._late: tuple[frozenset[IPAddress], str] = (frozenset(), "")
+        self._filter: tuple[frozenset[IPAddress], str] = (frozenset(), "")
+        # What is wrong with a tunnel that was just set up: the next look lets it be, for what we
+        # change calls for a look.
+        self._let_be = ""
         self._directory = Directory()
         self._mtus = MtuWatch(self)
         self._answers = AnswerWatch()
@@ -80,7 +83,11 @@ class Tunnel:
         """Serve these from now on. Raises TunnelError when there can be no tunnel."""
         async with self._lock:
             self._wanted = frozenset(wanted)
-            await (self._keep() if self._wanted else self._shut())
+            if self._wanted:
+                await self._keep()
+            else:
+                await self._take_away()
+                self._answers.look(frozenset(), frozenset())
             await self._mtus.apply(self._wanted)
 
     async def look(self, node: Node, resolutions: Mapping[IPAddress, Resolution]) -> None:
@@ -98,7 +105,7 @@ class Tunnel:
         async with self._lock:
             await self._mtus.close()
             await self._answers.close()
-            await self._shut()
+            await self._take_away()
         self._thread.shutdown()
 
     def route(self, vip: IPAddress, backend: IPAddress) -> TunnelRoute:
@@ -110,7 +117,7 @@ class Tunnel:
         return self._pump.counters() if self._pump else None
 
     @property
-    def mtu_holes(self) -> Mapping[IPAddress, str]:
+    def mtu_holes(self) -> Mapping[IPAddress, Hole]:
         """What was found wrong with the MTU of a tunnel, by backend."""
         return self._mtus.holes
 
@@ -118,6 +125,18 @@ class Tunnel:
     def blocked(self) -> tuple[Finding, ...]:
         """Why the kernel would not let answers in."""
         return self._answers.blocked
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything is to be asked through it."""
+        return bool(self._wanted)
+
+    @property
+    def trouble(self) -> str:
+        """Why no probe can go through, empty when all can."""
+        if self._pump is None:
+            return self._trouble
+        return self._pump.failure or self._survey.detour
 
     # ---- for routes and for the check of MTUs
 
@@ -143,8 +162,8 @@ class Tunnel:
         if source is None:
             text = f"this node has no global IPv{vip.version} address that {vip} could answer"
             raise OSError(errno.EADDRNOTAVAIL, text)
-        if self._pump is None or self._pump.failure:
-            raise OSError(errno.ENETDOWN, f"no tunnel for probes: {self._trouble}")
+        if (pump := self._pump) is None or self.trouble:
+            raise OSError(errno.ENETDOWN, f"no tunnel for probes: {self.trouble}")
         protocol = ICMP[vip.version] if kind == socket.SOCK_RAW else 0
         sock = socket.socket(FAMILIES[vip.version], kind | socket.SOCK_NONBLOCK, protocol)
         try:
@@ -153,7 +172,7 @@ class Tunnel:
         except BaseException:
             sock.close()
             raise
-        self._pump.aim(name, way)
+        pump.aim(name, way)
         return sock, name
 
     # ---- details
@@ -161,13 +180,17 @@ class Tunnel:
     async def _keep(self) -> None:
         """Open the tunnel, or set it up again where others broke it; then find the ways."""
         await self._survey_now()
-        reason = (self._pump.failure or self._survey.detour) if self._pump else ""
+        reason = self.trouble if self._pump else ""
+        if reason and reason == self._let_be:
+            self._let_be = ""
+            raise TunnelError(reason)
         if reason:
-            self._log.warning("probe_tunnel_restored", reason=reason)
             await self._shut()
         if self._pump is None:
             await self._open()
-        await self._keep_late_answers()
+        if reason:
+            self._log.warning("probe_tunnel_restored", reason=reason)
+        await self._keep_filter()
         await self._find_ways()
 
     async def _open(self) -> None:
@@ -178,11 +201,14 @@ class Tunnel:
             raise
         self._trouble = RESTORING
         await self._survey_now()
+        self._let_be = self.trouble
+        if self._let_be:
+            raise TunnelError(self._let_be)
 
-    async def _keep_late_answers(self) -> None:
+    async def _keep_filter(self) -> None:
         vips = frozenset(target.vip for target in self._wanted)
-        if self._late != (vips, await in_thread(self._thread, tunnel_late.listing)):
-            self._late = vips, await in_thread(self._thread, tunnel_late.install, vips)
+        if self._filter != (vips, await in_thread(self._thread, tunnel_filter.listing)):
+            self._filter = vips, await in_thread(self._thread, tunnel_filter.install, vips)
 
     async def _survey_now(self) -> None:
         vips = {target.vip.version: target.vip for target in self._wanted}
@@ -200,6 +226,12 @@ class Tunnel:
         self._directory = await in_thread(self._thread, renewed, self._node, local, found)
         self._answers.look(vips, self._directory.interfaces)
 
+    async def _take_away(self) -> None:
+        await self._shut()
+        await in_thread(self._thread, sweep)
+
     async def _shut(self) -> None:
+        """Let the device go. Rules and filter stay: a probe under way must not leave without it."""
         pump, self._pump = self._pump, None
-        await in_thread(self._thread, pump.close if pump else sweep)
+        if pump:
+            await in_thread(self._thread, pump.close)

@@ -1,4 +1,7 @@
-"""Whether this node lets answers of probes in, looked at aside: a probe only knows "timeout"."""
+"""Whether this node lets answers of probes in, looked at aside: a probe only knows "timeout".
+
+No event tells of a changed sysctl, so all is looked at again every few seconds.
+"""
 
 import asyncio
 
@@ -9,16 +12,19 @@ from lbfwd.health.tunnel_error import TunnelError
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 
+PERIOD_S = 4.0  # less than the supervisor's period: each of its passes comes after it
 Pair = tuple[IPAddress, str]  # VIP, name of the interface that its answers come in by
 
 
 class AnswerWatch:
-    """Looks once at each pair of a VIP and an interface, and logs what blocks answers."""
+    """Looks at each pair of a VIP and an interface, and logs what begins or ceases to block."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self._asked: tuple[frozenset[IPAddress], frozenset[str]] = (frozenset(), frozenset())
-        self._found: dict[Pair, Finding | None] = {}
+        self._due = 0.0
+        self._found: dict[Pair, Finding] = {}
+        self._unknown = ""
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.get()
@@ -26,15 +32,15 @@ class AnswerWatch:
     @property
     def blocked(self) -> tuple[Finding, ...]:
         """What blocks answers."""
-        return tuple(finding for finding in self._found.values() if finding)
+        return tuple(self._found.values())
 
     def look(self, vips: frozenset[IPAddress], interfaces: frozenset[str]) -> None:
-        """Begin to look at these pairs, and forget all others; twice the same is nothing."""
-        if self._asked == (vips, interfaces):
+        """Begin to look at these pairs; the same ones again only after ``PERIOD_S``."""
+        now = asyncio.get_running_loop().time()
+        if self._asked == (vips, interfaces) and now < self._due:
             return
-        self._asked = vips, interfaces
-        pairs = frozenset((vip, name) for vip in vips for name in interfaces if vip.version == 4)
-        task = asyncio.create_task(self._look(pairs))
+        self._asked, self._due = (vips, interfaces), now + PERIOD_S
+        task = asyncio.create_task(self._look(vips, interfaces))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -45,21 +51,26 @@ class AnswerWatch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self, pairs: frozenset[Pair]) -> None:
+    async def _look(self, vips: frozenset[IPAddress], interfaces: frozenset[str]) -> None:
         async with self._turn:
-            self._found = {pair: self._found[pair] for pair in pairs & self._found.keys()}
-            new = pairs - self._found.keys()
-            vips, interfaces = {vip for vip, _ in new}, {name for _, name in new}
             try:
                 found = await in_thread(None, tunnel_device.answers_blocked, vips, interfaces)
             except TunnelError as error:
-                self._log.warning("probe_answers_unknown", reason=str(error))
+                if str(error) != self._unknown:
+                    self._log.warning("probe_answers_unknown", reason=str(error))
+                self._unknown = str(error)
                 return
-            by_pair = {(finding.vip, finding.interface): finding for finding in found}
-            for pair in new:
-                self._found[pair] = by_pair.get(pair)
-                if finding := by_pair.get(pair):
-                    facts = {"vip": str(finding.vip), "interface": finding.interface}
-                    self._log.warning(
-                        "probe_answers_blocked", **facts, reason=finding.reason, fix=finding.fix
-                    )
+            self._unknown = ""
+            before = self._found
+            self._found = {(finding.vip, finding.interface): finding for finding in found}
+            for pair, finding in self._found.items():
+                if before.get(pair) != finding:
+                    told = {"reason": finding.reason, "fix": finding.fix}
+                    self._log.warning("probe_answers_blocked", **_facts(pair), **told)
+            for pair in before.keys() - self._found.keys():
+                if pair[0] in vips and pair[1] in interfaces:
+                    self._log.info("probe_answers_good", **_facts(pair))
+
+
+def _facts(pair: Pair) -> dict[str, str]:
+    return {"vip": str(pair[0]), "interface": pair[1]}

@@ -1,10 +1,10 @@
 """The way into the tunnel: a TUN device of our own, and the policy routing that leads to it.
 
 A probe's socket carries the mark ``MARK``; a rule has marked packets look into ``TABLE``, which
-knows the device and, should that vanish, "unreachable": a probe never leaves unwrapped. Nothing
-else looks into that table, nor does the reverse look-up of answers, whose mark is 0
-(fib_validate_source, net.ipv4.conf.*.src_valid_mark). ip-rule(8), Linux
-Documentation/networking/tuntap.rst.
+knows the device. Should rule, route or device vanish, a second rule refuses them (and tunnel_filter
+drops them where that is gone): a probe never leaves unwrapped. Nothing else looks into that table,
+nor does the reverse look-up of answers, whose mark is 0 (fib_validate_source,
+net.ipv4.conf.*.src_valid_mark). ip-rule(8), Linux Documentation/networking/tuntap.rst.
 
 Rules and routes carry ``PROTOCOL``, so that what a killed supervisor left is known for ours. The
 device goes with its descriptor. Every function blocks.
@@ -12,10 +12,8 @@ device goes with its descriptor. Every function blocks.
 
 import asyncio
 import errno
-import fcntl
 import os
 import socket
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from lbfwd.health import rp_filter
 from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel_error import TunnelError
 from lbfwd.health.tunnel_way import LocalAddress
+from lbfwd.net import tun
 from lbfwd.net.links import dump
 
 DEVICE = "lbfwd-probe"
@@ -39,6 +38,7 @@ TABLE = 7700
 # Right behind the rule for local addresses: a rule of the operator's by source or destination must
 # not lead a probe past the tunnel.
 RULE_PRIORITY = 1
+REFUSAL_PRIORITY = 2
 PROTOCOL = 77  # above those that the kernel and routing daemons have (rtnetlink(7))
 
 # What fits into every tunnel: probes are small, answers do not come through it. 576: RFC 791
@@ -47,11 +47,7 @@ ROUTE_MTU: dict[int, int] = {socket.AF_INET: 576, socket.AF_INET6: 1280}
 ADVERTISED_MSS = 1220  # of the answers: what fits into any path of 1280 bytes
 DEVICE_MTU = 65535  # echo requests of a tunnel's exact MTU pass the routes' one over
 QUEUE_PACKETS = 4096  # while the pump waits for a processor
-LAST_RESORT = 0xFFFF0000  # metric of "unreachable"
 
-_TUN_PATH = "/dev/net/tun"
-_TUNSETIFF = 0x400454CA
-_TUN_FLAGS = 0x0001 | 0x1000 | 0x8000  # <linux/if_tun.h>: IFF_TUN, IFF_NO_PI, IFF_TUN_EXCL
 _IPV6_SYSCTLS = Path("/proc/sys/net/ipv6")
 _NO_LINK_LOCAL = 1  # addr_gen_mode: nobody is there to talk to
 _SCOPE_GLOBAL = 0
@@ -105,8 +101,8 @@ def survey(vips: Iterable[IPAddress]) -> Survey:
 
 def answers_blocked(vips: Iterable[IPAddress], interfaces: Iterable[str]) -> tuple[Finding, ...]:
     """Return which answers from these VIPs the kernel would not let in. Raises TunnelError."""
-    with _netlink("look at rp_filter") as ipr:
-        return tuple(rp_filter.find(ipr, vips, interfaces))
+    with _errors_of("look at rp_filter"):
+        return tuple(rp_filter.find(vips, interfaces))
 
 
 def read_addresses(ipr: Any) -> tuple[LocalAddress, ...]:
@@ -128,6 +124,9 @@ def _detour(ipr: Any, vips: Iterable[IPAddress]) -> str:
         device = socket.if_nametoindex(DEVICE)
     except OSError:
         return f"{DEVICE} is gone"
+    for family in _families():
+        if sorted(_priorities(ipr, family)) != [RULE_PRIORITY, REFUSAL_PRIORITY]:
+            return f"rules for the mark {MARK:#x} are gone"
     for vip in vips:
         family = socket.AF_INET if vip.version == 4 else socket.AF_INET6
         try:
@@ -142,20 +141,17 @@ def _detour(ipr: Any, vips: Iterable[IPAddress]) -> str:
 
 def _make_tun() -> int:
     try:
-        fd = os.open(_TUN_PATH, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
+        return tun.open_tun(DEVICE, os.O_NONBLOCK)
+    except tun.NoTun as error:
         raise TunnelError(
-            f'{_TUN_PATH}: {error.strerror}: health checks with via = "tunnel" need it (modprobe '
-            'tun; in a container, pass the device in), or set via = "direct"'
+            f'{error}: health checks with via = "tunnel" need it, or set via = "direct"'
         ) from error
-    try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), _TUN_FLAGS))
-    except OSError as error:
-        os.close(fd)
-        taken = error.errno == errno.EBUSY
-        reason = "another lbfwd has it in this network namespace" if taken else error.strerror
-        raise TunnelError(f"TUN device {DEVICE}: {reason}") from error
-    return fd
+    except tun.Taken as error:
+        raise TunnelError(
+            f"TUN device {DEVICE}: another lbfwd has it in this network namespace"
+        ) from error
+    except tun.TunError as error:
+        raise TunnelError(str(error)) from error
 
 
 def _quiet() -> None:
@@ -182,34 +178,35 @@ def _replace_routing(ipr: Any) -> None:
         ours = {"family": family, "dst": "default", "table": TABLE, "proto": PROTOCOL}
         limits = {"mtu": ROUTE_MTU[family], "advmss": ADVERTISED_MSS}
         ipr.route("add", oif=device, metrics=limits, priority=1, **ours)
-        ipr.route("add", type="unreachable", priority=LAST_RESORT, **ours)
-        ipr.rule("add", **_rule(family))
+        ipr.rule("add", priority=RULE_PRIORITY, table=TABLE, **_marked(family))
+        ipr.rule("add", priority=REFUSAL_PRIORITY, action="blackhole", **_marked(family))
 
 
 def _remove(ipr: Any, family: int) -> None:
-    for rule in dump(lambda: ipr.get_rules(family=family)):
-        if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule.get_attr("FRA_FWMARK") == MARK:
-            with _gone_is_fine():
-                ipr.rule("del", **_rule(family))
+    for priority in _priorities(ipr, family):
+        with _gone_is_fine():
+            ipr.rule("del", priority=priority, **_marked(family))
     for route in _routes(ipr, family):
         if route["proto"] == PROTOCOL:
             with _gone_is_fine():
                 ipr.route("del", **_named(route, family))
 
 
+def _priorities(ipr: Any, family: int) -> list[int]:
+    """Return those of the rules that are ours."""
+    return [
+        rule.get_attr("FRA_PRIORITY")
+        for rule in dump(lambda: ipr.get_rules(family=family))
+        if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule.get_attr("FRA_FWMARK") == MARK
+    ]
+
+
 def _routes(ipr: Any, family: int) -> list[Any]:
     return dump(lambda: ipr.get_routes(family=family, table=TABLE))
 
 
-def _rule(family: int) -> dict[str, int]:
-    mark = {"fwmark": MARK, "fwmask": 0xFFFFFFFF}
-    return {
-        "family": family,
-        "priority": RULE_PRIORITY,
-        "table": TABLE,
-        "protocol": PROTOCOL,
-        **mark,
-    }
+def _marked(family: int) -> dict[str, int]:
+    return {"family": family, "protocol": PROTOCOL, "fwmark": MARK, "fwmask": 0xFFFFFFFF}
 
 
 def _named(route: Any, family: int) -> dict[str, Any]:
@@ -227,16 +224,22 @@ def _netlink(operation: str) -> Iterator[Any]:
     loop = asyncio.SelectorEventLoop()
     try:
         # strict_check: the kernel lists our table alone, not every route of a router.
-        with IPRoute(use_event_loop=loop, strict_check=True) as ipr:
+        with _errors_of(operation), IPRoute(use_event_loop=loop, strict_check=True) as ipr:
             yield ipr
-    except NetlinkError as error:
-        raise TunnelError(f"{operation}: {os.strerror(error.code)}") from error
-    except OSError as error:
-        raise TunnelError(f"{operation}: {error.strerror}") from error
     finally:
         # The socket closes in the loop's next turn.
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+@contextmanager
+def _errors_of(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise TunnelError(f"{operation}: {os.strerror(error.code)}") from error
+    except OSError as error:
+        raise TunnelError(f"{operation}: {error.strerror}") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from lbfwd.config import IPAddress
@@ -26,6 +27,36 @@ AT_ONCE = 32
 RECEIVE_BYTES = 65536
 MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
 PMTUDISC_PROBE = 3  # DF, whatever the route's MTU says (ip(7), ipv6(7))
+
+
+@dataclass(frozen=True)
+class Hole:
+    """What gets lost on the way to a backend, and what passes: bytes of a packet in the tunnel.
+
+    ``overhead``: bytes around it.
+    """
+
+    backend: IPAddress
+    lost: int
+    passes: int
+    overhead: int
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        return (
+            f"packets of {self.lost} bytes to {self.backend} through the tunnel are lost, and no "
+            f"ICMP error about it comes here; {self.passes} bytes pass"
+        )
+
+    @property
+    def fix(self) -> str:
+        """What helps until the path is mended: the same route, with what passes as its MTU."""
+        way = f"$(ip route get {self.backend} | grep -oE '(via [^ ]+ )?dev [^ ]+')"
+        return (
+            f"ip route replace {self.backend} {way} mtu {self.passes + self.overhead}  # or raise "
+            f"the MTU of the path to {self.lost + self.overhead} bytes, or let ICMP errors through"
+        )
 
 
 class Ways(Protocol):
@@ -49,11 +80,11 @@ class MtuWatch:
         self._tasks: dict[Tunnelled, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._unanswered: set[IPAddress] = set()
-        self._holes: dict[IPAddress, str] = {}
+        self._holes: dict[IPAddress, Hole] = {}
         self._log = log.get()
 
     @property
-    def holes(self) -> Mapping[IPAddress, str]:
+    def holes(self) -> Mapping[IPAddress, Hole]:
         """What is wrong with a tunnel, by backend."""
         return self._holes
 
@@ -84,29 +115,29 @@ class MtuWatch:
         while True:
             async with self._turns:
                 try:
-                    reason, answered = await self._check(target), True
+                    hole, answered = await self._check(target), True
                 except TimeoutError:
-                    reason, answered = "", False
+                    hole, answered = None, False
                 except OSError:  # no way to the backend now: its probes say so
-                    reason, answered = self._holes.get(target.backend, ""), True
-            self._note(target, reason, answered)
+                    hole, answered = self._holes.get(target.backend), True
+            self._note(target, hole, answered)
             await asyncio.sleep(target.mtu_check_s)
 
-    def _note(self, target: Tunnelled, reason: str, answered: bool) -> None:
-        backend, before = target.backend, self._holes.pop(target.backend, "")
-        if reason:
-            self._holes[backend] = reason
+    def _note(self, target: Tunnelled, hole: Hole | None, answered: bool) -> None:
+        backend, before = target.backend, self._holes.pop(target.backend, None)
+        if hole:
+            self._holes[backend] = hole
         facts = {"backend": str(backend), "vip": str(target.vip)}
-        if reason and reason != before:
-            self._log.warning("tunnel_mtu_hole", **facts, reason=reason)
-        elif before and not reason and answered:
+        if hole and hole != before:
+            self._log.warning("tunnel_mtu_hole", **facts, reason=hole.reason, fix=hole.fix)
+        elif before and not hole and answered:
             self._log.info("tunnel_mtu_good", **facts)
         if not answered and backend not in self._unanswered:
             self._log.info("tunnel_mtu_unknown", **facts, reason="echo requests are not answered")
         (self._unanswered.discard if answered else self._unanswered.add)(backend)
 
-    async def _check(self, target: Tunnelled) -> str:
-        """Return what is wrong, or nothing.
+    async def _check(self, target: Tunnelled) -> Hole | None:
+        """Return what is wrong, if anything is.
 
         Raises TimeoutError when a small echo is not answered either, OSError without a way.
         """
@@ -121,8 +152,9 @@ class MtuWatch:
                 vip, way, way.mtu
             ):
                 continue  # the path's MTU was learned meanwhile
-            return _hole(target.backend, way, await self._largest(vip, way))
-        return ""
+            passes = await self._largest(vip, way)
+            return Hole(target.backend, way.mtu, passes, way.path_mtu - way.mtu)
+        return None
 
     async def _largest(self, vip: IPAddress, way: Way) -> int:
         """Return the largest packet that is answered, in bytes."""
@@ -159,13 +191,3 @@ async def _answered(sock: socket.socket, version: int, name: int, sequence: int)
     except TimeoutError:
         return False
     return True
-
-
-def _hole(backend: IPAddress, way: Way, largest: int) -> str:
-    outer = way.path_mtu - way.mtu
-    return (
-        f"packets of {way.mtu} bytes to {backend} through the tunnel are lost, and no ICMP error "
-        f"about it comes here; {largest} bytes pass. Raise the MTU on the path to {way.path_mtu} "
-        f"bytes, let ICMP errors through, or say what fits: ip route … {backend} … "
-        f"mtu {largest + outer}"
-    )

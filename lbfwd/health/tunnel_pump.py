@@ -6,7 +6,7 @@ import threading
 from contextlib import ExitStack
 
 from lbfwd import ring
-from lbfwd.health import tunnel_device, tunnel_late
+from lbfwd.health import tunnel_device, tunnel_filter
 from lbfwd.health.tunnel_error import TunnelError
 from lbfwd.health.tunnel_way import Way
 from lbfwd.supervisor import log
@@ -16,13 +16,12 @@ class Pump:
     """Takes probes out of the TUN device and sends them as the workers send clients' packets."""
 
     def __init__(self) -> None:
-        """Set everything up. Blocks. Raises TunnelError; then nothing is left."""
+        """Set device, routing and thread up. Blocks. Raises TunnelError; ``sweep`` afterwards."""
         self._wrapper = ring.ProbePump()
         self.failure = ""
         with ExitStack() as undo:
             tun = tunnel_device.open_device()
             undo.callback(os.close, tun)
-            undo.callback(_remove_rules)
             packets = undo.enter_context(_packet_socket())
             wake = os.eventfd(0, os.EFD_CLOEXEC)
             undo.callback(os.close, wake)
@@ -38,7 +37,7 @@ class Pump:
             self._undo = undo.pop_all()
 
     def close(self) -> None:
-        """Stop the thread, and take rules, routes and device away. Blocks."""
+        """Stop the thread and take the device away, which its routes go with. Blocks."""
         self._undo.close()
 
     def aim(self, name: int, way: Way) -> None:
@@ -64,13 +63,10 @@ def _packet_socket() -> socket.socket:
 
 
 def sweep() -> None:
-    """Remove what a killed supervisor left, unless somebody's tunnel is open. Blocks."""
-    if not tunnel_device.is_there():
-        _remove_rules()
-
-
-def _remove_rules() -> None:
-    for remove in (tunnel_device.remove_routing, tunnel_late.remove):
+    """Remove rules, routes and filter, a predecessor's too, unless a tunnel is open. Blocks."""
+    if tunnel_device.is_there():
+        return
+    for remove in (tunnel_device.remove_routing, tunnel_filter.remove):
         try:
             remove()
         except TunnelError as error:

@@ -1,6 +1,6 @@
-"""Families about deciding: probes and reloads. Pure."""
+"""Families about deciding: probes, their tunnel, reloads. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -9,6 +9,7 @@ from prometheus_client.utils import floatToGoString
 from lbfwd.metrics.family import counter, gauge
 from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import PROBE_BOUNDS_S, PoolProbes, ReloadTally
+from lbfwd.supervisor.status import TunnelStatus
 
 _BOUNDS = (*map(floatToGoString, PROBE_BOUNDS_S), "+Inf")
 
@@ -25,6 +26,7 @@ def families(reading: Reading) -> Iterator[Metric]:
         ),
     )
     yield _durations(reading.probes)
+    yield from _tunnel([reading.tunnel] if reading.tunnel else [])
     yield from _reloads(reading.reloads)
 
 
@@ -38,6 +40,44 @@ def _durations(pools: Mapping[str, PoolProbes]) -> Metric:
         buckets = list(zip(_BOUNDS, accumulate(probes.durations), strict=True))
         family.add_metric([pool], buckets, probes.total_s)
     return family
+
+
+def _tunnel(tunnels: Sequence[TunnelStatus]) -> Iterator[Metric]:
+    """Without a tunnel there are families, and no samples."""
+    yield gauge(
+        "lbfwd_probe_tunnel_up",
+        "1: probes can go through the tunnel; 0: not, and backends keep the verdicts they have.",
+        (({}, float(not tunnel.trouble)) for tunnel in tunnels),
+    )
+    yield gauge(
+        "lbfwd_probe_tunnel_mtu_holes",
+        "Backends whose tunnel loses packets of its full size without an ICMP error.",
+        (({}, len(tunnel.mtu_holes)) for tunnel in tunnels),
+    )
+    yield gauge(
+        "lbfwd_probe_tunnel_blocked_answers",
+        "Pairs of a VIP and an interface by which the kernel lets none of its answers in.",
+        (({}, len(tunnel.blocked)) for tunnel in tunnels),
+    )
+    yield from _tunnel_traffic(tunnels)
+
+
+def _tunnel_traffic(tunnels: Sequence[TunnelStatus]) -> Iterator[Metric]:
+    yield counter(
+        "lbfwd_probe_tunnel_packets",
+        "Packets of probes that were sent through the tunnel.",
+        (({}, tunnel.packets) for tunnel in tunnels),
+    )
+    yield counter(
+        "lbfwd_probe_tunnel_bytes",
+        "Bytes of these packets, from the IP header on, before encapsulation.",
+        (({}, tunnel.bytes) for tunnel in tunnels),
+    )
+    yield counter(
+        "lbfwd_probe_tunnel_dropped_packets",
+        "Packets that came to the tunnel and were not sent: stray, too_big, unsent (refused).",
+        (({"reason": name}, n) for tunnel in tunnels for name, n in tunnel.dropped.items()),
+    )
 
 
 def _reloads(reloads: ReloadTally) -> Iterator[Metric]:

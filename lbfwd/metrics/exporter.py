@@ -47,6 +47,7 @@ class Exporter:
             workers=observer.workers(),
             interfaces=await observer.interfaces(),
             probes=parts.watch.probes.by_pool(),
+            tunnel=observer.tunnel(),
             reloads=self.reloads,
         )
 

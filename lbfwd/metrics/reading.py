@@ -8,7 +8,7 @@ from lbfwd.health.standing import BackendKey as StandingKey
 from lbfwd.health.standing import Standing
 from lbfwd.metrics.tally import PoolProbes, ReloadTally
 from lbfwd.supervisor.census import Flows
-from lbfwd.supervisor.status import InterfaceStatus, WorkerStatus
+from lbfwd.supervisor.status import InterfaceStatus, TunnelStatus, WorkerStatus
 from lbfwd.tables import Counts
 
 
@@ -30,4 +30,5 @@ class Reading:
     workers: tuple[WorkerStatus, ...]
     interfaces: tuple[InterfaceStatus, ...]
     probes: Mapping[str, PoolProbes]
+    tunnel: TunnelStatus | None
     reloads: ReloadTally

@@ -35,12 +35,17 @@ def _services(reading: Reading, services: tuple[ServiceState, ...]) -> Iterator[
     yield counter(
         "lbfwd_service_packets",
         "Packets that were forwarded for a service: the kernel has taken them.",
-        (({"service": name}, packets) for name, packets, _ in counts.services()),
+        (({"service": name}, packets) for name, packets, _, _ in counts.services()),
     )
     yield counter(
         "lbfwd_service_bytes",
         "Bytes of these packets as they came, from the IP header on, before encapsulation.",
-        (({"service": name}, size) for name, _, size in counts.services()),
+        (({"service": name}, size) for name, _, size, _ in counts.services()),
+    )
+    yield counter(
+        "lbfwd_service_new_flows",
+        "Flows of a service that began here: no worker had them in its table.",
+        (({"service": name}, new) for name, _, _, new in counts.services()),
     )
     yield gauge(
         "lbfwd_service_flows",
@@ -102,13 +107,18 @@ def _backends_traffic(reading: Reading, pools: tuple[PoolState, ...]) -> Iterato
         "Packets that were forwarded to a backend: the kernel has taken them.",
         (
             ({"pool": pool, "backend": name}, packets)
-            for pool, name, packets, _ in counts.backends()
+            for pool, name, packets, _, _ in counts.backends()
         ),
     )
     yield counter(
         "lbfwd_backend_bytes",
         "Bytes of these packets as they came, from the IP header on, before encapsulation.",
-        (({"pool": pool, "backend": name}, size) for pool, name, _, size in counts.backends()),
+        (({"pool": pool, "backend": name}, size) for pool, name, _, size, _ in counts.backends()),
+    )
+    yield counter(
+        "lbfwd_backend_new_flows",
+        "Flows that began here and were given to a backend.",
+        (({"pool": pool, "backend": name}, new) for pool, name, _, _, new in counts.backends()),
     )
     yield gauge(
         "lbfwd_backend_flows",

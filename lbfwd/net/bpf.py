@@ -6,9 +6,12 @@ ancillary loads: Linux Documentation/networking/filter.rst, include/uapi/linux/f
 bpf_common.h.
 """
 
+import ctypes
+import socket
 import struct
 from typing import NamedTuple
 
+_SO_ATTACH_FILTER = 26
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 _FAR = 255  # a conditional jump's distance is 8 bits
 
@@ -80,6 +83,13 @@ def encode(program: Program) -> bytes:
     """
     check_length(program)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def attach(sock: socket.socket, program: Program) -> None:
+    """Make it the socket's filter, in place of any other (socket(7)). Raises OSError."""
+    encoded = ctypes.create_string_buffer(encode(program))
+    fprog = struct.pack("@HP", len(program), ctypes.addressof(encoded))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
 def check_length(program: Program) -> Program:

@@ -47,7 +47,7 @@ def fanout_program(
 
     The program's slot is the kernel's member number. Members are numbered as they join, and anew
     in the order of their sockets' creation when the link comes up: create them in slot order.
-    Elsewhere, ``members`` says what it yields for each slot (``succeeding_members``).
+    Elsewhere, ``members`` says what it yields for each slot (``net.members``).
 
     Raises ValueError on an unknown mode, no cpus, or a slot outside of them.
     """
@@ -67,26 +67,6 @@ def _division(slots: Sequence[int], alive: Collection[int]) -> tuple[list[int], 
         raise ValueError(f"alive slots {sorted(alive)} of {len(slots)} workers: no such slot")
     living = sorted(alive) or list(slots)
     return living, [slot for slot in slots if slot not in living]
-
-
-def succeeding_members(slots: int, gone: int) -> tuple[int, ...]:
-    """Return what the program must yield while new members take over from as many old ones.
-
-    The new ones have joined behind the old, in slot order: slot s has the numbers s (old) and
-    ``slots + s`` (new). The old ones leave from the last slot down, ``gone`` of them so far, and
-    the kernel puts its last member into each gap: the slot's own successor, in the end all in slot
-    order. It takes what the program yields modulo the number of members. So the next slot to be
-    left gets a number that is right before and after: with m members afterwards and m + 1 before,
-    x = (m + 1)(s + 1) - 1 is m modulo m + 1, and s modulo m. No packet is without its member at any
-    moment. Kernel: net/packet/af_packet.c, __fanout_unlink, packet_rcv_fanout.
-    """
-    leaving, after = slots - 1 - gone, 2 * slots - 1 - gone
-    moved = range(leaving + 1, slots)
-    return (
-        *(slots + slot for slot in range(max(leaving, 0))),
-        *([(after + 1) * (leaving + 1) - 1] if leaving >= 0 else []),
-        *moved,
-    )
 
 
 def _direct(

@@ -11,11 +11,12 @@ the ethertype of the link layer, which shows the tag although it has been taken 
 
 import asyncio
 import json
-import os
 import socket
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+
+from lbfwd.net import nft
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -27,8 +28,6 @@ _RULES = {
     "priority4": "vlan id 0 vlan type ip ip daddr @vip4",
     "priority6": "vlan id 0 vlan type ip6 ip6 daddr @vip6",
 }
-_ABSENT = "No such file or directory"
-_FORBIDDEN = "Operation not permitted"
 
 
 class GuardError(Exception):
@@ -40,7 +39,7 @@ async def install(interfaces: Sequence[str], vips: Collection[IPAddress]) -> Non
 
     Raises GuardError: no nft, no CAP_NET_ADMIN, no such interface.
     """
-    await _nft("-f", "-", stdin=_ruleset(_chains(interfaces), vips))
+    await _change(_ruleset(_chains(interfaces), vips))
 
 
 async def missing(interfaces: Sequence[str], vips: Collection[IPAddress] | None = None) -> bool:
@@ -60,7 +59,7 @@ async def missing(interfaces: Sequence[str], vips: Collection[IPAddress] | None 
 
 async def remove() -> None:
     """Remove the guard; fine where there is none. Raises GuardError."""
-    await _nft("-f", "-", stdin=f"add table {_TABLE}\ndelete table {_TABLE}\n")
+    await _change(f"add table {_TABLE}\ndelete table {_TABLE}\n")
 
 
 def _chains(interfaces: Sequence[str]) -> dict[str, str]:
@@ -96,8 +95,13 @@ def _ruleset(chains: dict[str, str], vips: Collection[IPAddress]) -> str:
 
 async def _list() -> list[dict[str, Any]] | None:
     """Return the table's objects as nft lists them; None where there is no table."""
-    output = await _nft("-j", "list", "table", *_TABLE.split(), absent="")
-    return list(json.loads(output)["nftables"]) if output else None
+    try:
+        output = await asyncio.to_thread(nft.run, "-j", "list", "table", *_TABLE.split())
+    except nft.NothingThere:
+        return None
+    except nft.NftError as error:
+        raise GuardError(f"ingress guard: {error}") from error
+    return list(json.loads(output)["nftables"])
 
 
 def _rules(listing: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -117,38 +121,9 @@ def _addresses(listing: list[dict[str, Any]]) -> set[str]:
     return {str(element) for found in sets for element in found.get("elem", ())}
 
 
-async def _nft(*arguments: str, stdin: str = "", absent: str | None = None) -> str:
-    """Run nft and return what it prints; ``absent`` where what it shall list does not exist."""
-    pipe = asyncio.subprocess.PIPE
-    # A file, not a pipe: nft may end without reading, and a pipe's writer fails in many ways then.
-    with os.fdopen(os.memfd_create("nft"), "w+b") as rules:
-        rules.write(stdin.encode())
-        rules.seek(0)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "nft",
-                *arguments,
-                stdin=rules,
-                stdout=pipe,
-                stderr=pipe,
-                env=_environment(),
-                start_new_session=True,  # a terminal's second Ctrl-C must not end the clean-up
-            )
-        except FileNotFoundError as error:
-            raise GuardError(
-                "ingress guard: no nft command; install the package nftables"
-            ) from error
-    output, complaint = await process.communicate()
-    if process.returncode == 0:
-        return output.decode()
-    text = complaint.decode(errors="replace").strip()
-    if absent is not None and _ABSENT in text:
-        return absent
-    if _FORBIDDEN in text:
-        raise GuardError("ingress guard: needs CAP_NET_ADMIN (nft: Operation not permitted)")
-    raise GuardError(f"ingress guard: nft {' '.join(arguments)}: {text}")
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment in which nft's errors are in English."""
-    return os.environ | {"LC_ALL": "C"}
+async def _change(script: str) -> None:
+    """Have nft run a script. Raises GuardError, which also says what is not there."""
+    try:
+        await asyncio.to_thread(nft.run, "-f", "-", script=script)
+    except nft.NftError as error:
+        raise GuardError(f"ingress guard: {error}") from error

@@ -9,17 +9,14 @@ An IPv6 socket that is not connected is told of errors only with IPV6_RECVERR; i
 as small as the kernel allows, and what does not fit has had its effect before (rawv6_err).
 """
 
-import ctypes
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from lbfwd.net import bpf
 from lbfwd.net.filter import DROP_ALL
 
-_SO_ATTACH_FILTER = 26
 _IPV6_RECVERR = 25
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
@@ -46,7 +43,5 @@ def listening_for_path_mtus() -> Iterator[None]:
 
 
 def _refuse_packets(sock: socket.socket) -> None:
-    program = ctypes.create_string_buffer(bpf.encode(DROP_ALL), 8 * len(DROP_ALL))
-    fprog = struct.pack("@HP", len(DROP_ALL), ctypes.addressof(program))  # struct sock_fprog
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    bpf.attach(sock, DROP_ALL)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the least that the kernel allows

@@ -21,6 +21,7 @@ from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import Refused, SupervisorError, describe
 from lbfwd.supervisor.forecast import ServiceForecast, most_moved
 from lbfwd.supervisor.history import History
+from lbfwd.supervisor.limits import without_collections
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Mode, Operation, Operations, find_backend
 from lbfwd.supervisor.plan import Change, NeedsRestart, plan
@@ -118,6 +119,7 @@ class Changes:
         self._counted = counted
         self._history = History()
         self._changing = asyncio.Lock()
+        self._unexamined = asyncio.Event()
         self._operating = asyncio.Lock()
         self._log = log.get()
 
@@ -135,7 +137,7 @@ class Changes:
         """
         async with self._changing:
             try:
-                with self._counted():
+                with self._counted(), without_collections():
                     self._history.refuse_unconfirmed(_now())
                     config = await in_thread(None, self._source.read)
                     reloaded = await self._take_up(config, terms)
@@ -149,8 +151,8 @@ class Changes:
             except (SupervisorError, *FAILURES) as error:
                 self._log.error("reload_failed", who=who, reason=describe(error))
                 raise SupervisorError(describe(error)) from error
-            await warn(self._source, self._reconciler.config)
             self._note("reloaded", who, reloaded, confirm_s=terms.confirm_s)
+            self._unexamined.set()
             return reloaded
 
     async def confirm(self, who: str = "") -> None:
@@ -168,7 +170,22 @@ class Changes:
             return await self._go_back("reload_undone", who)
 
     async def run(self) -> None:
-        """Take back what is not confirmed in time, for ever."""
+        """Take back what is not confirmed in time, and warn of what was taken up, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_back())
+            tasks.create_task(self._examine())
+
+    async def _examine(self) -> None:
+        """Warn of what a reload has taken up: nobody needs to wait for that."""
+        while True:
+            await self._unexamined.wait()
+            self._unexamined.clear()
+            try:
+                await warn(self._source, self._reconciler.config)
+            except Exception:
+                self._log.exception("change_crashed")
+
+    async def _take_back(self) -> None:
         while True:
             await self._history.overdue(_now)
             async with self._changing:

@@ -9,6 +9,10 @@ class Refused(SupervisorError):  # noqa: N818 - the name says what happened
     """What was asked cannot be done as things are; nothing was changed, and the text says why."""
 
 
+class TooSoon(Refused):
+    """What was asked can be done, but not so often; the text says how often."""
+
+
 class WorkerError(SupervisorError):
     """A worker did not do what it was asked; the text says what and why."""
 

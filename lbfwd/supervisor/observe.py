@@ -12,8 +12,10 @@ from lbfwd.config import Config, Pool
 from lbfwd.forwarding import Forwarding, Member, PoolState, ServiceState, fingerprints
 from lbfwd.health.judge import scale
 from lbfwd.health.standing import BackendKey, Standing
+from lbfwd.health.tunnel import Tunnel
 from lbfwd.health.verdict import Verdict
 from lbfwd.net.resolve import Resolution
+from lbfwd.ring import ProbeCounters
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.census import Census, Flows
 from lbfwd.supervisor.devices import TxDrops, read_tx_drops
@@ -22,6 +24,8 @@ from lbfwd.supervisor.reconcile import Parts, Reconciler, View
 from lbfwd.supervisor.state import UNKNOWN, State
 from lbfwd.supervisor.status import (
     BackendStatus,
+    BlockedStatus,
+    HoleStatus,
     HopStatus,
     InterfaceStatus,
     PoolStatus,
@@ -29,12 +33,13 @@ from lbfwd.supervisor.status import (
     RingStatus,
     ServiceStatus,
     Status,
+    TunnelStatus,
     WorkerStatus,
 )
 from lbfwd.supervisor.workers import Slot
 from lbfwd.tables import Count, Counts, FlowCount, FlowKey, Tables, Totals
 
-NOTHING = Count(packets=0, bytes=0)
+NOTHING = Count(packets=0, bytes=0, new_flows=0)
 UNJUDGED = Standing("checking", 0, False, "", 0.0)
 
 
@@ -86,6 +91,7 @@ class Observer:
             interfaces=await self.interfaces(),
             services=services,
             pools=pools,
+            tunnel=self.tunnel(),
             drops=totals.drops,
             events=totals.events,
         )
@@ -110,6 +116,11 @@ class Observer:
         drops = await in_thread(None, read_tx_drops)
         reconciler = self._reconciler
         return tuple(_interfaces(reconciler.config, reconciler.view, self._parts.ports, drops))
+
+    def tunnel(self) -> TunnelStatus | None:
+        """Return how probes through the tunnel fare; None: nothing is asked through it."""
+        tunnel = self._parts.watch.tunnel
+        return _tunnel(tunnel) if tunnel.in_use else None
 
     async def backend(self, pool: str, name: str) -> BackendStatus | None:
         """Return one backend as it is now; None: there is no such."""
@@ -221,6 +232,24 @@ def _interface(
     )
 
 
+def _tunnel(tunnel: Tunnel) -> TunnelStatus:
+    count = tunnel.counters() or ProbeCounters(0, 0, 0, 0, 0)
+    return TunnelStatus(
+        trouble=tunnel.trouble,
+        blocked=tuple(
+            BlockedStatus(vip=f.vip, interface=f.interface, reason=f.reason, fix=f.fix)
+            for f in tunnel.blocked
+        ),
+        mtu_holes=tuple(
+            HoleStatus(backend=hole.backend, reason=hole.reason, fix=hole.fix)
+            for hole in tunnel.mtu_holes.values()
+        ),
+        packets=count.packets,
+        bytes=count.bytes,
+        dropped={"stray": count.stray, "too_big": count.too_big, "unsent": count.unsent},
+    )
+
+
 def _service(service: ServiceState, digest: str, scene: _Scene) -> ServiceStatus:
     count = scene.totals.services.get(service.name, NOTHING)
     key = service.vip, service.protocol, service.port
@@ -234,6 +263,7 @@ def _service(service: ServiceState, digest: str, scene: _Scene) -> ServiceStatus
         fingerprint=digest,
         packets=count.packets,
         bytes=count.bytes,
+        new_flows=count.new_flows,
         flows=scene.flows.by_service.get(key, 0),
     )
 
@@ -288,6 +318,7 @@ def _backend(  # noqa: PLR0913, PLR0917 - what a row is made of
         hops=_hops(resolution),
         packets=count.packets,
         bytes=count.bytes,
+        new_flows=count.new_flows,
         flows=scene.flows.by_backend.get((pool, member.name, member.address), 0),
     )
 

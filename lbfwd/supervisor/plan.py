@@ -68,7 +68,7 @@ def plan(old: Config, new: Config) -> Plan:
 
 
 def _differences(key: str, old: object, new: object) -> Iterator[Change]:
-    if old == new:
+    if old is new or old == new:
         return
     if isinstance(old, BaseModel) and isinstance(new, BaseModel) and type(old) is type(new):
         for name, field in type(old).model_fields.items():
@@ -83,7 +83,8 @@ def _differences(key: str, old: object, new: object) -> Iterator[Change]:
 def _differences_by_name(
     key: str, old: dict[str, object], new: dict[str, object]
 ) -> Iterator[Change]:
-    for name in sorted(old.keys() | new.keys()):
+    unlike = [name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)]
+    for name in sorted(unlike):
         path = f'{key} "{name}"'
         if name not in new:
             yield Change(path, "present", ABSENT)

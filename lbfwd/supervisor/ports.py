@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from lbfwd.config import IPAddress
-from lbfwd.net.fanout import fanout_program, succeeding_members
+from lbfwd.net.fanout import fanout_program
 from lbfwd.net.links import Link
+from lbfwd.net.members import Members, numbers, without
 from lbfwd.ring import MAX_RX, MAX_TX
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
@@ -25,6 +27,18 @@ RingSet = TypeVar("RingSet", Receiver, Transmitter)
 
 # A block's timer may be late by two jiffies on kernels before 6.18.
 LATE_RETIRE_S = 0.02
+# How long a hand-over waits for a link that flaps: while it is down no packet comes in.
+CALM_S = 2.0
+CALM_POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Present:
+    """How rings are to be made and packets to be spread, and the rings that there are."""
+
+    settings: SettingsByCpu
+    fanout: str
+    rings: tuple[Receiver | Transmitter, ...]
 
 
 class Ports:
@@ -36,7 +50,8 @@ class Ports:
         self.transmitters: list[Transmitter] = []
         self._settings = settings
         self._fanout = fanout
-        self._steered: dict[Receiver, frozenset[int]] = {}
+        self._steered: dict[Receiver, tuple[frozenset[int], tuple[int, ...]]] = {}
+        self._members: dict[Receiver, Members] = {}  # where they are not numbered in slot order
         self._admitted: dict[Receiver, frozenset[IPAddress]] = {}
         self._log = log.get()
 
@@ -57,15 +72,26 @@ class Ports:
                 failed += await self._open(link, self.transmitters, MAX_TX, Transmitter.open)
         return tuple(failed)
 
-    @property
-    def shape(self) -> tuple[SettingsByCpu, str]:
-        """How rings are to be made and packets to be spread; ``open`` makes those that differ."""
-        return self._settings, self._fanout
+    def present(self) -> Present:
+        """Return what there is, to go back to."""
+        return Present(self._settings, self._fanout, (*self.receivers, *self.transmitters))
 
-    async def restore(self, settings: SettingsByCpu, fanout: str) -> None:
-        """Go back to a shape; rings of the other one that have no packets yet are closed."""
-        await self.close([new for _old, new in self.successions()])
-        self.reshape(settings, fanout)
+    def go_back(self, before: Present) -> list[Receiver | Transmitter]:
+        """Have rings made as before again; returns those to be closed that were opened since.
+
+        They are forgotten: no generation to come refers to them. One that has already taken the
+        place of another stays, and is succeeded in its turn.
+        """
+        self.reshape(before.settings, before.fanout)
+        now: tuple[Receiver | Transmitter, ...] = (*self.receivers, *self.transmitters)
+        gone = {(type(ring), ring.link.ifindex) for ring in before.rings if ring not in now}
+        opened = [
+            ring
+            for ring in now
+            if ring not in before.rings and (type(ring), ring.link.ifindex) not in gone
+        ]
+        self.forget(opened)
+        return opened
 
     def reshape(self, settings: SettingsByCpu, fanout: str) -> None:
         """Have the next passes make the rings anew where they differ, and spread packets so."""
@@ -90,7 +116,13 @@ class Ports:
         is in them: a program that was replaced is out of use (synchronize_net in the kernel's
         fanout_set_data), and the last block's timer has fired (it looks at a block twice).
         """
-        await self._steer(old, alive, succeeding_members(len(self._settings), 0))
+        slots = len(self._settings)
+        members = self._members.pop(old, None)
+        if members is None:
+            members = await in_thread(None, Members, old.link.name, range(slots))
+        members.join(slots)
+        self._members[new] = members
+        await self._steer(old, alive, range(slots, 2 * slots))
         await asyncio.sleep(2 * old.longest_retire_ms / 1000 + LATE_RETIRE_S)
         self.count()
         new.succeed(old)
@@ -102,14 +134,35 @@ class Ports:
         Raises OSError.
         """
         slots = len(self._settings)
+        members = self._members[new]
         try:
-            for gone in range(slots):
-                await self._steer(new, alive, succeeding_members(slots, gone))
-                await in_thread(None, old.leave, slots - 1 - gone)
-            await self._steer(new, alive, tuple(range(slots)))
-            self._steered[new] = frozenset(alive)
+            while len(members.order) > slots:
+                await self._leave(members, old, new, alive)
         finally:
+            for member in [m for m in reversed(members.order) if m < slots]:
+                await in_thread(None, members.leave, member, partial(old.leave, member), True)
+            members.renumber()
             await self.close([old])
+        await self.steer(alive)
+
+    async def _leave(
+        self, members: Members, old: Receiver, new: Receiver, alive: Collection[int]
+    ) -> None:
+        """Have the last of the old members leave the group, its successor getting its packets.
+
+        The program has to be right at the moment when it leaves; a flap before makes it wrong.
+        """
+        slots, clock = len(self._settings), asyncio.get_running_loop().time
+        deadline = clock() + CALM_S
+        while True:
+            order = members.order
+            leaving = next(member for member in reversed(order) if member < slots)
+            after = without(order, leaving)
+            await self._steer(new, alive, numbers(range(slots, 2 * slots), order, after))
+            close, hurried = partial(old.leave, leaving), clock() > deadline
+            if await in_thread(None, members.leave, leaving, close, hurried):
+                return
+            await asyncio.sleep(CALM_POLL_S)
 
     async def _steer(self, rx: Receiver, alive: Collection[int], members: Sequence[int]) -> None:
         program = fanout_program(self._fanout, tuple(self._settings), alive, members)
@@ -121,10 +174,13 @@ class Ports:
         RX rings that are to succeed others come when those are empty: a flow's packets stay in
         order.
         """
-        waiting = [new for _old, new in self.successions()]
-        receivers = [rx for rx in self.receivers if rx not in waiting]
-        rings: tuple[Receiver | Transmitter, ...] = (*receivers, *self.transmitters)
+        rings: tuple[Receiver | Transmitter, ...] = (*self._leading(), *self.transmitters)
         return tuple(ring.attachment for ring in rings)
+
+    def _leading(self) -> list[Receiver]:
+        """Return the RX rings that packets are led to: those that succeed no others, or not yet."""
+        waiting = [new for _old, new in self.successions()]
+        return [rx for rx in self.receivers if rx not in waiting]
 
     def tx_indexes(self) -> dict[int, int]:
         """Return the index of the newest TX ring by interface index."""
@@ -153,11 +209,23 @@ class Ports:
     async def steer(self, alive: Collection[int]) -> None:
         """Spread packets over these slots, on every interface. Raises OSError."""
         slots = frozenset(alive)
-        program = fanout_program(self._fanout, tuple(self._settings), slots)
-        for rx in self.receivers:
-            if self._steered.get(rx) != slots:
-                await in_thread(None, rx.steer, program)
-                self._steered[rx] = slots
+        for rx in self._leading():
+            members = await self._numbers(rx)
+            if self._steered.get(rx) != (slots, members):
+                await self._steer(rx, slots, members)
+                self._steered[rx] = slots, members
+
+    async def _numbers(self, rx: Receiver) -> tuple[int, ...]:
+        """Return the number of each slot's member: the slot, but for some time after a flap."""
+        slots = tuple(range(len(self._settings)))
+        members = self._members.get(rx)
+        if members is None:
+            return slots
+        members.look()
+        found = numbers(slots, members.order)
+        if found == slots:
+            await in_thread(None, self._members.pop(rx).close)
+        return found
 
     async def admit(self, vips: Collection[IPAddress]) -> None:
         """Let packets to these VIPs in, on every interface. Raises OSError."""
@@ -194,6 +262,8 @@ class Ports:
         """Close rings that no worker is to use any more; the kernel takes its time."""
         self.forget(rings)
         for ring in rings:
+            if isinstance(ring, Receiver) and (members := self._members.pop(ring, None)):
+                await in_thread(None, members.close)
             await in_thread(None, ring.close)
             self._log_ring("ring_closed", ring)
 

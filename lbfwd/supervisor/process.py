@@ -126,7 +126,8 @@ class WorkerProcess:
         """SIGTERM, then SIGKILL after ``grace_s``. Returns whether SIGTERM was enough."""
         self.kill(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.ended(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self.ended()
         except TimeoutError:
             self.kill()
             await self.ended()

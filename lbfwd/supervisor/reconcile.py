@@ -7,9 +7,10 @@ rings of an interface are closed only after no worker refers to them.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -20,9 +21,9 @@ from lbfwd.net.links import Link
 from lbfwd.net.resolve import Net, Resolution
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread, uninterrupted
-from lbfwd.supervisor.errors import SupervisorError, WorkerError, describe
+from lbfwd.supervisor.errors import SupervisorError, describe
 from lbfwd.supervisor.handover import hand_over
-from lbfwd.supervisor.ports import Ports
+from lbfwd.supervisor.ports import Ports, Present
 from lbfwd.supervisor.rings import Receiver, Transmitter
 from lbfwd.supervisor.state import State, derive, unreachable
 from lbfwd.supervisor.watch import Watch
@@ -89,11 +90,6 @@ class Parts:
     watch: Watch
 
 
-def addresses_of(config: Config) -> frozenset[IPAddress]:
-    """Return the addresses of all backends: of a hundred thousand, not at every pass."""
-    return frozenset(backend.address for pool in config.pools for backend in pool.backends)
-
-
 class Alarm:
     """Asks the reconciler for a pass."""
 
@@ -140,8 +136,6 @@ class Reconciler:
         self._watch = parts.watch
         self._reach: tuple[Config, View, Mapping[int, int]] | None = None
         self._unreachable: Mapping[BackendKey, str] = {}
-        self._addressed: Config | None = None
-        self._addresses: Set[IPAddress] = frozenset()
         self._lock = asyncio.Lock()
         self._alarm = alarm
         self._guarded: tuple[tuple[int, ...], frozenset[IPAddress]] | None = None
@@ -189,7 +183,7 @@ class Reconciler:
     async def apply(self, config: Config) -> None:
         """Take up another configuration as a whole, or raise and go on with the present one."""
         async with self._lock:
-            before = self._ports.shape
+            before = self._ports.present()
             settings = config.settings_by_cpu
             try:
                 await self._crew.renew(settings)
@@ -197,11 +191,7 @@ class Reconciler:
                 await self.prepare(config)
                 await self.expose(config)
             except Exception:
-                await self._ports.restore(*before)
-                with contextlib.suppress(WorkerError):
-                    await self._crew.renew(before[0])
-                await self._watch.settle(self.config, taken_up=False)
-                self._alarm.ring(suspicious=True)
+                await self._go_back(before)
                 raise
             self.config = config
             await self._watch.settle(config, taken_up=True)
@@ -231,12 +221,35 @@ class Reconciler:
                 return
         self._log.error("guard_remains", reason=reason)
 
+    async def _go_back(self, before: Present) -> None:
+        """Make all as it was before a change that failed half-way.
+
+        What fails here, too, is logged, and tried again by the passes: the caller has the first
+        error to tell. What was opened is closed before workers are started: both need descriptors.
+        """
+        opened = self._ports.go_back(before)
+        settle = partial(self._watch.settle, self.config, taken_up=False)
+        unsettled = await self._attempt(settle())
+        failed = await self._attempt(self._publish_again())
+        failed += await self._attempt(self._remove(opened))
+        failed += await self._attempt(self.expose(self.config))
+        failed += await self._attempt(self._crew.renew(before.settings))
+        if unsettled:
+            failed += await self._attempt(settle())
+        self._note_failures(failed)
+        self._alarm.ring(suspicious=True)
+
+    async def _publish_again(self) -> None:
+        await self._look(self.config)
+        await self._publish(self.config)
+
     async def _pass(self) -> tuple[str, ...]:
         await self._look(self.config)
         failed = await self._open(self.config)
         await self._publish(self.config)
         await self.expose(self.config)
-        return failed
+        # Whoever could not be given his settings back; last, for nothing else waits for that.
+        return failed + await self._attempt(self._crew.renew(self.config.settings_by_cpu))
 
     async def _attempt(self, work: Awaitable[tuple[str, ...] | None]) -> tuple[str, ...]:
         """Return what failed. The data plane goes on without us: nothing is raised."""
@@ -259,11 +272,8 @@ class Reconciler:
 
     async def _look(self, config: Config) -> None:
         net, thread = self._parts.net, self._parts.net_thread
-        if self._addressed is not config:
-            self._addresses = await in_thread(thread, addresses_of, config)
-            self._addressed = config
         links = await in_thread(thread, net.links)
-        found = await in_thread(thread, net.resolve, self._addresses, config.node.source)
+        found = await in_thread(thread, _resolve, net, config)
         self.view = View(links, found)
         await self._watch.look(config, found)
         self._ports.refresh(links)
@@ -376,3 +386,7 @@ class Reconciler:
                 level = self._log.info if state == "up" else self._log.error
                 level(_EVENTS[state], interface=name)
         self._interfaces = states
+
+
+def _resolve(net: Net, config: Config) -> Mapping[IPAddress, Resolution]:
+    return net.resolve(config.addresses, config.node.source)

@@ -139,7 +139,7 @@ class Receiver:
             total.freezes += new.freezes
 
     def close(self) -> None:
-        """Close every socket, from the last slot down: see ``net.fanout.succeeding_members``."""
+        """Close every socket, from the last slot down: see ``net.members``."""
         for opened in reversed(self._sockets):
             opened.close()
 

@@ -23,7 +23,9 @@ from lbfwd.supervisor import capabilities, log
 from lbfwd.supervisor.blocking import be_nice, in_thread
 from lbfwd.supervisor.changes import FAILURES, Changes, Node, warn
 from lbfwd.supervisor.errors import SupervisorError, describe
-from lbfwd.supervisor.limits import raise_descriptor_limit
+from lbfwd.supervisor.limits import raise_descriptor_limit, shorten_collections
+from lbfwd.supervisor.live import LiveReport, LiveWatch
+from lbfwd.supervisor.lookout import Lookout
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Operations
 from lbfwd.supervisor.ports import Ports
@@ -38,6 +40,7 @@ from lbfwd.supervisor.workers import STOP_S, Crew
 from lbfwd.tables import FlowCount, FlowKey, Tables
 
 RELOAD_SIGNAL = "SIGHUP"
+COLLECT_S = 1.0  # after a change: its answer goes first
 
 
 class Supervisor:
@@ -55,6 +58,7 @@ class Supervisor:
         self._reconciler = reconciler
         self._observer = Observer(str(source.path.absolute()), reconciler, parts)
         self._tracer = Tracer(reconciler, parts, self._observer)
+        self._lookout = Lookout(reconciler, parts)
         self._exporter = Exporter(reconciler, parts, self._observer)
         self._listener = Listener(doors.readonly(self))
         self.changes = Changes(
@@ -79,6 +83,14 @@ class Supervisor:
         """Return what would become of the flow's next packet. Raises SupervisorError."""
         return await self._tracer.trace(flow)
 
+    async def watch(self, token: bytes, seconds: float) -> LiveWatch:
+        """Look for a marked packet. Raises SupervisorError (Refused, TooSoon)."""
+        return await self._lookout.watch(token, seconds)
+
+    async def report(self, token: bytes) -> LiveReport:
+        """Return how it went, once it was seen or the time is over. Raises Refused."""
+        return await self._lookout.report(token)
+
     async def flows(self) -> Mapping[FlowKey, FlowCount]:
         """Return the live flows by service and backend. Raises OSError."""
         return await self._observer.flows()
@@ -87,8 +99,16 @@ class Supervisor:
         """Take up another configuration as a whole, or raise and go on with the present one."""
         async with self._listener.moved(config.metrics.listen):
             await self._reconciler.apply(config)
+        asyncio.get_running_loop().call_later(COLLECT_S, shorten_collections)
 
-    async def reload_on(self, hangup: asyncio.Event) -> None:
+    async def run(self, hangup: asyncio.Event) -> None:
+        """Do what it does by itself, for ever: at SIGHUP, in time, for those who asked."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reload_on(hangup))
+            tasks.create_task(self.changes.run())
+            tasks.create_task(self._lookout.run())
+
+    async def _reload_on(self, hangup: asyncio.Event) -> None:
         """Reload at every SIGHUP; what is wrong is in the log."""
         while True:
             await hangup.wait()
@@ -137,6 +157,7 @@ async def serve(
         async with AsyncExitStack() as stack:
             source = Source(path, workers)
             await _start(stack, source, directories, doors, signals)
+            shorten_collections()
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not signals.stopped:
@@ -205,8 +226,7 @@ async def _start(
     tasks.create_task(parts.crew.run())
     tasks.create_task(reconciler.run())
     tasks.create_task(parts.watch.run(reconciler.republish))
-    tasks.create_task(supervisor.reload_on(signals.hangup))
-    tasks.create_task(supervisor.changes.run())
+    tasks.create_task(supervisor.run(signals.hangup))
     _log_ready(config, reconciler.generation, runtime.path)
 
 

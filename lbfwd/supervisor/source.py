@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbfwd.config import Config, ConfigError, Problem, load
 from lbfwd.config.load import read
 from lbfwd.config.machine import this_machine
+from lbfwd.config.once import Memo
 from lbfwd.config.warn import warnings
 
 QUIET_S = 0.1  # a file that was written to so lately may be half of what its writer means
@@ -20,6 +21,7 @@ class Source:
 
     path: Path
     workers: Mapping[str, object]
+    memo: Memo = field(default_factory=Memo, compare=False)
 
     def read(self) -> Config:
         """Read and check against this machine, when nobody writes to the file. Blocks.
@@ -32,11 +34,11 @@ class Source:
                 rule = "is being written to: try again when it is whole"
                 raise ConfigError([Problem(str(self.path), "", "", rule)])
             time.sleep(QUIET_S / 4)
-        return load(self.path, self.workers, this_machine())
+        return load(self.path, self.workers, this_machine(), self.memo)
 
     def read_text(self, text: str, path: Path) -> Config:
         """Read another file's text in the same way. Blocks. Raises ConfigError or OSError."""
-        return read(text, path, self.workers, this_machine())
+        return read(text, path, self.workers, this_machine(), self.memo)
 
     def warn(self, config: Config) -> tuple[str, ...]:
         """Return what an operator should look at again. Blocks."""

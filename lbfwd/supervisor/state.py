@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 from lbfwd.config import Backend, Config, IPAddress, Node, Pool, Service, entropy_bits
 from lbfwd.forwarding import FlowTimes, Forwarding, Member, PathSpec, PoolState, ServiceState
-from lbfwd.health.standing import BackendKey, Standing, Standings
+from lbfwd.health.standing import BackendKey, Standing, Standings, of_pool
 from lbfwd.net.resolve import NextHop, Resolution
 
 ANY_PORT = 0
@@ -19,9 +20,13 @@ AS_CONFIGURED: Mapping[BackendKey, Standing] = {}
 class Serving(Set[BackendKey]):
     """The backends that packets can be sent to."""
 
-    def __init__(self, pools: Iterable[PoolState]) -> None:
+    def __init__(self, pools: Sequence[PoolState]) -> None:
         """Look at members when asked: there may be very many."""
-        self._pools = {pool.name: pool for pool in pools}
+        self._all = pools
+
+    @cached_property
+    def _pools(self) -> dict[str, PoolState]:
+        return {pool.name: pool for pool in self._all}
 
     def __contains__(self, key: object) -> bool:
         """Whether a backend is one of them."""
@@ -105,12 +110,18 @@ def unreachable(
     config: Config, resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int]
 ) -> dict[BackendKey, str]:
     """Return the backends that nothing can be sent to, and why; arguments as of ``derive``."""
-    reasons = {address: _reason(found, tx) for address, found in resolutions.items()}
+    lost = {
+        address: reason
+        for address in config.addresses
+        if (reason := _reason(resolutions.get(address, UNKNOWN), tx))
+    }
+    if not lost:
+        return {}
     return {
-        (pool.name, backend.name): reason
+        (pool.name, backend.name): lost[backend.address]
         for pool in config.pools
         for backend in pool.backends
-        if (reason := reasons.get(backend.address, UNKNOWN.reason))
+        if backend.address in lost
     }
 
 
@@ -139,26 +150,32 @@ def _pools(basis: Basis, before: State | None) -> tuple[PoolState, ...]:
     if before is None:
         return tuple(_pool(pool, basis) for pool in basis.config.pools)
     old = before.basis
-    known = {
-        pool.name: (pool, state)
-        for pool, state in zip(old.config.pools, before.forwarding.pools, strict=True)
-    }
     restood = _pools_with_another_standing(old.standings, basis.standings)
     moved = {
         address
         for address, paths in (() if basis.routes is old.routes else basis.routes.items())
         if old.routes.get(address) is not paths
     }
+    pairs = zip(old.config.pools, before.forwarding.pools, strict=True)
+    if basis.config.pools is old.config.pools and not moved:
+        return tuple(
+            _derived(pool, basis, _Earlier(pool, state, old.standings))
+            if pool.name in restood
+            else state
+            for pool, state in pairs
+        )
+    earlier = {pool.name: _Earlier(pool, state, old.standings, moved) for pool, state in pairs}
+    return tuple(
+        was.state
+        if (was := earlier.get(pool.name)) and pool.name not in restood and was.stays(pool)
+        else _derived(pool, basis, was)
+        for pool in basis.config.pools
+    )
 
-    def derived(pool: Pool) -> PoolState:
-        was, state = known.get(pool.name, (None, None))
-        same = state is not None and pool.name not in restood and (pool is was or pool == was)
-        if state and same and not (moved and any(b.address in moved for b in pool.backends)):
-            return state
-        new = _pool(pool, basis)
-        return state if state == new else new
 
-    return tuple(map(derived, basis.config.pools))
+def _derived(pool: Pool, basis: Basis, was: "_Earlier | None") -> PoolState:
+    new = _pool(pool, basis, was)
+    return was.state if was and was.state == new else new
 
 
 def _pools_with_another_standing(
@@ -178,15 +195,42 @@ def _in_force(standing: Standing | None) -> tuple[int, bool] | None:
     return (standing.weight, standing.serves) if standing else None
 
 
-def _pool(pool: Pool, basis: Basis) -> PoolState:
-    members = tuple(
-        _member(
-            backend,
-            basis.routes[backend.address],
-            basis.standings.get((pool.name, backend.name)),
-        )
-        for backend in pool.backends
-    )
+@dataclass(frozen=True)
+class _Earlier:
+    """What a pool was, and the addresses to which the ways have changed since."""
+
+    pool: Pool
+    state: PoolState
+    standings: Mapping[BackendKey, Standing]
+    moved: Set[IPAddress] = frozenset()
+
+    def stays(self, pool: Pool) -> bool:
+        """Whether nothing has changed for it but, perhaps, standings."""
+        same = pool is self.pool or pool == self.pool
+        return same and not (self.moved and any(b.address in self.moved for b in pool.backends))
+
+    def members(self) -> dict[int, tuple[Member, Standing | None]]:
+        """Return what became of its backends, by their ``id``: those that may be as they were."""
+        standings = of_pool(self.standings, self.pool.name)
+        return {
+            id(backend): (member, standings.get((self.pool.name, backend.name)))
+            for backend, member in zip(self.pool.backends, self.state.members, strict=True)
+            if not (self.moved and backend.address in self.moved)
+        }
+
+
+def _pool(pool: Pool, basis: Basis, earlier: _Earlier | None = None) -> PoolState:
+    standings = of_pool(basis.standings, pool.name)
+    known = earlier.members() if earlier else {}
+
+    def member(backend: Backend) -> Member:
+        standing = standings.get((pool.name, backend.name))
+        was = known.get(id(backend))
+        if was and was[1] is standing:
+            return was[0]
+        return _member(backend, basis.routes[backend.address], standing)
+
+    members = tuple(map(member, pool.backends))
     return PoolState(name=pool.name, table_size=pool.table_size, members=members)
 
 
@@ -227,7 +271,7 @@ def _routes(
 def _addresses(config: Config, before: Basis | None) -> Iterable[IPAddress]:
     if before and config.pools is before.config.pools:
         return before.routes
-    return {backend.address for pool in config.pools for backend in pool.backends}
+    return config.addresses
 
 
 def _paths(

@@ -78,6 +78,8 @@ class ServiceStatus(_Model):
     """Equal on all nodes that forward this service alike."""
     packets: int
     bytes: int
+    new_flows: int
+    """Since it was configured; those that others in the tables hold are not among them."""
     flows: int
     """Live ones in the flow tables."""
 
@@ -124,6 +126,8 @@ class BackendStatus(_Model):
     hops: tuple[HopStatus, ...]
     packets: int
     bytes: int
+    new_flows: int
+    """Since it was configured; those that others in the tables hold are not among them."""
     flows: int
     """Live ones in the flow tables, of all services."""
 
@@ -134,6 +138,37 @@ class PoolStatus(_Model):
     name: str
     table_size: int
     backends: tuple[BackendStatus, ...]
+
+
+class BlockedStatus(_Model):
+    """Why answers from a VIP do not come in by an interface, and the command that helps."""
+
+    vip: IPAddress
+    interface: str
+    reason: str
+    fix: str
+
+
+class HoleStatus(_Model):
+    """What gets lost in the tunnel to a backend, and the command that helps."""
+
+    backend: IPAddress
+    reason: str
+    fix: str
+
+
+class TunnelStatus(_Model):
+    """Probes through the tunnel: docs/health-tunnel.md."""
+
+    trouble: str
+    """Why none can go through; empty: they can."""
+    blocked: tuple[BlockedStatus, ...]
+    mtu_holes: tuple[HoleStatus, ...]
+    packets: int
+    """Sent since the tunnel was opened, and ``bytes`` of them, before encapsulation."""
+    bytes: int
+    dropped: dict[str, int]
+    """Not sent, by reason: ``stray`` (no probe's), ``too_big``, ``unsent`` (the kernel refused)."""
 
 
 class Status(_Model):
@@ -150,6 +185,8 @@ class Status(_Model):
     interfaces: tuple[InterfaceStatus, ...]
     services: tuple[ServiceStatus, ...]
     pools: tuple[PoolStatus, ...]
+    tunnel: TunnelStatus | None
+    """None: nothing is asked through it."""
     drops: dict[str, int]
     """Packets by the reason for which they were not forwarded; every reason is there."""
     events: dict[str, int]

@@ -10,7 +10,7 @@ from lbfwd.config import Config, IPAddress, Pool
 from lbfwd.health.judge import Known, judge, restless
 from lbfwd.health.monitor import Monitor
 from lbfwd.health.news import news
-from lbfwd.health.standing import BackendKey, Standing, Standings
+from lbfwd.health.standing import BackendKey, Standing, Standings, of_pool
 from lbfwd.health.tunnel import Tunnel, TunnelError
 from lbfwd.health.verdict import Verdict
 from lbfwd.metrics.tally import ProbeTally
@@ -32,7 +32,7 @@ class Watch:
     def __init__(self, tunnel: Tunnel, operations: Operated) -> None:
         """Watch nothing yet."""
         self.standings = Standings({})
-        self._tunnel = tunnel
+        self.tunnel = tunnel
         self._operations = operations
         self.probes = ProbeTally()
         self._monitor = Monitor(tunnel, self._hear, self.probes.count)
@@ -41,7 +41,7 @@ class Watch:
         self._seen = Known({}, {}, {}, {})
         self._stale: set[str] = set()
         self._restless: set[str] = set()
-        self._saved = self.standings
+        self._saved: Standings | None = None  # while another configuration is tried
         self._broken = ""  # why the tunnel is, if it is
         self._log = log.get()
 
@@ -52,7 +52,7 @@ class Watch:
     async def look(self, config: Config, resolutions: Mapping[IPAddress, Resolution]) -> None:
         """Tell the tunnel where the backends are now; its failure is that of its probes only."""
         try:
-            await self._tunnel.look(config.node, resolutions)
+            await self.tunnel.look(config.node, resolutions)
         except TunnelError as error:
             if str(error) != self._broken:
                 self._log.error("probe_tunnel_failed", reason=str(error))
@@ -66,7 +66,7 @@ class Watch:
         Waits for first answers: at the start for all, later for as long as is bearable. Raises
         SupervisorError when there can be no tunnel.
         """
-        self._saved = self.standings
+        self._saved = None if config is running else self.standings
         self.probes.keep(_probed(config) | _probed(running))
         try:
             await self._monitor.apply(config, running)
@@ -79,8 +79,9 @@ class Watch:
 
     async def settle(self, config: Config, *, taken_up: bool) -> None:
         """Go on with this configuration alone; one that was not taken up leaves no trace."""
-        if not taken_up:
+        if self._saved is not None and not taken_up:
             self.standings, self._config = self._saved, None
+        self._saved = None
         self.probes.keep(_probed(config))
         with contextlib.suppress(TunnelError):  # it was there for this configuration, or is not now
             await self._monitor.apply(config)
@@ -97,32 +98,41 @@ class Watch:
     async def close(self) -> None:
         """Stop the probes, then take the tunnel away."""
         await self._monitor.close()
-        await self._tunnel.close()
+        await self.tunnel.close()
 
     async def judge(self, config: Config, unreachable: Mapping[BackendKey, str]) -> None:
         """Bring the standings up to date and log what is new; one caller at a time."""
-        known = Known(
-            self._monitor.verdicts(), dict(unreachable), self._operations(), self.standings
-        )
+        known = Known(self._monitor.verdicts(), unreachable, self._operations(), self.standings)
         pools = self._to_judge(config, known)
         judged = await in_thread(None, _judge, pools, known, time.time())
-        kept = self.standings if config is self._config else Standings({})
-        before, self.standings = self.standings, kept.with_pools(judged.by_pool)
+        before, self.standings = self.standings, self._taken_over(config, judged.by_pool)
         self._restless = (self._restless - {pool.name for pool in pools}) | judged.restless
         self._config, self._seen = config, known
-        for event in news(pools, before, self.standings):
+        changed = [
+            pool for pool in pools if self.standings.of(pool.name) is not before.of(pool.name)
+        ]
+        for event in news(changed, before, self.standings):
             getattr(self._log, event.level)(event.name, **event.fields)
 
     def _to_judge(self, config: Config, known: Known) -> list[Pool]:
         """Return the pools for which anything may have changed."""
         stale, self._stale = self._stale, set()
-        if config is not self._config:
-            return list(config.pools)
-        operations = known.operations.items() ^ self._seen.operations.items()
-        reasons = known.unreachable.items() ^ self._seen.unreachable.items()
-        changed = {pool for (pool, _backend), _ in (*operations, *reasons)}
-        wanted = stale | self._restless | changed
-        return [pool for pool in config.pools if pool.name in wanted]
+        old = {id(pool) for pool in self._config.pools} if self._config else set()
+        operations = _unlike(known.operations, self._seen.operations)
+        reasons = _unlike(known.unreachable, self._seen.unreachable)
+        wanted = stale | self._restless | {pool for pool, _backend in operations | reasons}
+        if config is not self._config:  # with other services, other questions decide
+            wanted |= _probed(config)
+        return [pool for pool in config.pools if id(pool) not in old or pool.name in wanted]
+
+    def _taken_over(
+        self, config: Config, judged: Mapping[str, Mapping[BackendKey, Standing]]
+    ) -> Standings:
+        """Return the standings with some judged anew, and of these pools only."""
+        if config is self._config:
+            return self.standings.with_pools(judged)
+        kept = {pool.name: self.standings.of(pool.name) for pool in config.pools}
+        return Standings(kept).with_pools(judged)
 
     def _hear(self, backends: frozenset[BackendKey]) -> None:
         self._stale |= {pool for pool, _backend in backends}
@@ -139,9 +149,24 @@ class _Judged:
     restless: frozenset[str]
 
 
+def _unlike(
+    one: Mapping[BackendKey, object], other: Mapping[BackendKey, object]
+) -> set[BackendKey]:
+    """Return the backends of which not the same is said."""
+    if one is other:
+        return set()
+    return {key for key, _ in one.items() ^ other.items()}
+
+
 def _judge(pools: Iterable[Pool], known: Known, now: float) -> _Judged:
-    by_pool = {pool.name: dict(judge(pool, known, now)) for pool in pools}
+    by_pool = {pool.name: _judge_pool(pool, known, now) for pool in pools}
     return _Judged(
         by_pool,
         frozenset(n for n, found in by_pool.items() if restless(found, known.verdicts)),
     )
+
+
+def _judge_pool(pool: Pool, known: Known, now: float) -> Mapping[BackendKey, Standing]:
+    """Return its standings: the same object when they have not changed, so that it is seen."""
+    before, judged = of_pool(known.before, pool.name), dict(judge(pool, known, now))
+    return before if before == judged else judged

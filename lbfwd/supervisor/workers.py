@@ -124,7 +124,8 @@ class Crew:
         Whoever has another cpu or waits in another manner is replaced, one at a time: its successor
         is there before it ends, and finds the packets of the moment in between in the rings. (Rings
         of another shape are handed over by ``align``, and need no other process.) Raises
-        WorkerError, and then all have their old settings again.
+        WorkerError, and then all have their old settings again, but for those who could not be
+        replaced a second time: a slot says what its process runs with.
         """
         before = [(slot.cpu, slot.settings) for slot in self.slots]
         try:
@@ -132,10 +133,8 @@ class Crew:
                 await self._renew(slot, cpu, own)
         except WorkerError:
             for slot, (cpu, own) in zip(self.slots, before, strict=True):
-                try:
+                with contextlib.suppress(WorkerError):
                     await self._renew(slot, cpu, own)
-                except WorkerError:  # whoever comes next into the slot has them
-                    slot.cpu, slot.settings = cpu, own
             raise
 
     def alive(self) -> frozenset[int]:

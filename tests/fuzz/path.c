@@ -70,11 +70,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const int parts[4] = {open_part("control"), open_part("arena"), open_part("counters"),
                           open_part("flows")};
+    static const uint8_t token[16]; /* of marked packets: they are looked for all the time */
 
     (void)argc;
     (void)argv;
     for (uint32_t slot = 0; slot < WORKERS; slot++)
         make_worker(slot, parts);
+    lbfwd_live_arm(workers[0]->control, token, UINT64_MAX);
     flows = (uint8_t *)(uintptr_t)workers[0]->flows.all;
     generations[0] = workers[0]->control->published;
     if (read(open_part("first"), &generations[1], sizeof generations[1]) != sizeof generations[1])
@@ -229,7 +231,7 @@ static void take_frame(struct lbfwd_worker *w, const struct record *record, uint
     begin_references(w);
     ADD_COUNT(w->slot->seen, 1);
     tick(w);
-    forward_and_count(w, &frame);
+    forward_received(w, &frame, 1);
     end_references(w);
 }
 

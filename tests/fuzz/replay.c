@@ -104,7 +104,7 @@ static uint32_t replay_burst(struct lbfwd_worker *w, struct corpus *corpus, uint
     w->now_ms = now_ms++;
     ADD_COUNT(w->slot->seen, n);
     tick(w);
-    forward_frames(w, frames, n);
+    forward_received(w, frames, n);
     end_references(w);
     take_sent(w);
     for (uint32_t i = 0; i < n; i++)
@@ -204,6 +204,7 @@ int main(int argc, char **argv)
 {
     struct lbfwd_geometry tx = {.version = 3, .block_bytes = 1 << 17, .blocks = TX_BLOCKS,
                                 .frame_bytes = 2048};
+    static const uint8_t token[16]; /* of marked packets: they are looked for all the time */
     struct lbfwd_worker *w;
     struct corpus corpus;
 
@@ -215,6 +216,7 @@ int main(int argc, char **argv)
     for (uint32_t ring = 0; ring < TX_RINGS; ring++)
         if (lbfwd_worker_add_tx(w, ring, -1, &tx))
             fail("no TX ring");
+    lbfwd_live_arm(w->control, token, UINT64_MAX);
     corpus = read_corpus(argv[5]);
     replay(w, &corpus);
     check_counters(w);

@@ -82,8 +82,8 @@ def test_the_configuration(fuzz_seconds: int) -> None:
 WRONG = {
     "a frame counted twice": (
         "_ring.c",
-        "            tx_count_drop(w->counters, reason, 1);\n",
-        "            tx_count_drop(w->counters, reason, 2);\n",
+        "        tx_count_drop(w->counters, reason, 1);\n",
+        "        tx_count_drop(w->counters, reason, 2);\n",
     ),
     "an outer length off by one": (
         "_encap.h",

@@ -221,11 +221,13 @@ class Bench:
     ) -> None:
         """Exactly these inner packets left as the oracle says, and exactly they were counted.
 
-        ``events``: those that are expected, but for a flow's beginning.
+        ``events``: those that are expected, but for a flow's beginning, which counts for service
+        and backend, too.
         """
         wanted = [self.wrapped(frame, inner) for inner in inners]
         assert outcome.sent == {wanted[0][0]: [data for _tx, data in wanted]}
-        count = Count(len(inners), sum(map(len, inners)))
+        new = outcome.events.get("flow_new", 0)
+        count = Count(len(inners), sum(map(len, inners)), new)
         chosen, backend, _hop = self.choose(frame)
         assert outcome.services == {chosen.name: count}
         assert outcome.backends == {(chosen.pool, backend.name): count}
@@ -261,9 +263,13 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 def _moved(before: dict[Key, Count], after: dict[Key, Count]) -> dict[Key, Count]:
     return {
-        key: Count(count.packets - before[key].packets, count.bytes - before[key].bytes)
+        key: Count(
+            count.packets - before[key].packets,
+            count.bytes - before[key].bytes,
+            count.new_flows - before[key].new_flows,
+        )
         for key, count in after.items()
-        if count != before[key]
+        if count.packets != before[key].packets  # a flow may begin with a packet that is dropped
     }
 
 

@@ -54,6 +54,7 @@ def _beside_flows() -> Iterator[bytes]:
         yield large
         yield mended(large[:20] + b"\x40\0" + large[22:])  # IPv4: DF
         yield quoted.about(family, protocol)
+        yield frame(family, protocol, b"lbfwdtrc" + bytes(16))  # marked, as tests/fuzz looks for
     for family, name in quoted.EVERY:
         yield quoted.about(family, name=name)
     datagram = bytes(ip(4, id=7) / transport("udp") / Raw(bytes(2000)))

@@ -193,7 +193,7 @@ def test_many_vips_and_services_are_all_found(make_bench: BenchMaker) -> None:
     outcome = node.forward(*frames)
     assert outcome.frames == [node.wrapped(data)[1] for data in frames]
     assert outcome.services == {
-        one.name: Count(1, len(data) - 14) for one, data in zip(services, frames, strict=True)
+        one.name: Count(1, len(data) - 14, 1) for one, data in zip(services, frames, strict=True)
     }
     strangers = [frame(4, "tcp", dst=f"192.0.2.{n}") for n in range(120, 256)]
     node.assert_dropped(node.forward(*strangers), "no_vip", len(strangers))

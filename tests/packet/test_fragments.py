@@ -67,7 +67,8 @@ def check_all_sent(node: Bench, outcome: Outcome, first: bytes, frames: list[byt
     assert outcome.sent == wrapped(node, first, frames)
     assert outcome.drops == {}
     service, member, _hop = node.choose(first)
-    count = Count(len(frames), sum(len(encap.inner_packet(data)) for data in frames))
+    size = sum(len(encap.inner_packet(data)) for data in frames)
+    count = Count(len(frames), size, outcome.events.get("flow_new", 0))
     assert outcome.services == {service.name: count}
     assert outcome.backends == {(service.pool, member.name): count}
 
@@ -298,3 +299,16 @@ def test_what_the_backend_puts_together_is_what_the_client_sent(node: Bench) -> 
     inner = [encap.unwrapped(sent) for sent in outcome.frames]
     whole = bytes(ip(4, id=7) / UDP(sport=40000, dport=84) / Raw(random.Random(7).randbytes(5000)))
     assert fragments.reassemble(inner) == whole
+
+
+def test_a_worker_that_ends_counts_those_that_wait(node: Bench) -> None:
+    served, waiting = datagram(4, 7), datagram(4, 8)
+    node.forward(served[1], waiting[1], waiting[2], served[0])
+    before, seen = node.tables.totals(), node.tables.slot(0).seen
+    node.worker.retire()
+    assert node.outcome(before, seen).drops == {"fragment_unmatched": 2}
+    node.worker.retire()  # none is counted twice, nor by the successor
+    heir = node.new_worker(0)
+    heir.recover()
+    heir.close()
+    assert node.outcome(before, seen).drops == {"fragment_unmatched": 2}

@@ -117,6 +117,18 @@ def test_shares_are_in_the_order_given() -> None:
     assert maglev.shares(["z", "a"], [0, 1], 101) == (0, 101)
 
 
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=3), st.integers(0, 9) | st.just(65535), max_size=9
+    ),
+    st.sampled_from([2, 3, 7, 31, 251]),
+)
+def test_shares_are_those_of_the_table(weights: dict[str, int], size: int) -> None:
+    slots = Counter(oracle.table(weights, size))
+    won = maglev.shares(list(weights), list(weights.values()), size)
+    assert won == tuple(slots[name] for name in weights)
+
+
 @pytest.mark.parametrize("gone", [0, 37, 99])
 def test_removing_one_of_100_moves_little_else(gone: int) -> None:
     weights = {f"10.0.0.{n}": 1 for n in range(100)}

@@ -348,7 +348,7 @@ def test_the_layouts_are_what_other_sessions_rely_on() -> None:
     """A changed size or place is another ABI: LBFWD_ABI must change with it."""
     sizes = {
         name: ffi.sizeof(f"struct lbfwd_{name}")
-        for name in ("vip", "service", "backend", "path", "snapshot", "slot", "flow_entry")
+        for name in ("vip", "service", "backend", "path", "snapshot", "slot", "live", "flow_entry")
     }
     assert sizes == {
         "vip": 32,
@@ -356,10 +356,11 @@ def test_the_layouts_are_what_other_sessions_rely_on() -> None:
         "backend": 16,
         "path": 64,
         "snapshot": 96,
-        "slot": 448,
+        "slot": 512,
+        "live": 64,
         "flow_entry": 16,
     }
     assert ffi.offsetof("struct lbfwd_control", "published") == 32
     assert ffi.offsetof("struct lbfwd_control", "slots") % UNIT == 0
     assert shared.COUNTERS_BYTES % 65536 == 0, "every worker maps its block: whole pages"
-    assert shared.CONTROL_BYTES == UNIT + ring.MAX_WORKERS * 448
+    assert shared.CONTROL_BYTES == UNIT + ring.MAX_WORKERS * 512

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbfwd.slots import Moves, Seat, Slots
+from lbfwd.slots import Moves, Seat, Slots, Tally
 
 NAMES = st.sets(st.sampled_from("abcdefgh"))
 
@@ -11,14 +11,14 @@ class Counters:
     """Counters that only grow, as the workers' do."""
 
     def __init__(self) -> None:
-        self.values: dict[int, tuple[int, int]] = {}
+        self.values: dict[int, Tally] = {}
 
-    def read(self, slot: int) -> tuple[int, int]:
-        return self.values.get(slot, (0, 0))
+    def read(self, slot: int) -> Tally:
+        return self.values.get(slot, (0, 0, 0))
 
     def add(self, slot: int, packets: int, size: int) -> None:
         before = self.read(slot)
-        self.values[slot] = before[0] + packets, before[1] + size
+        self.values[slot] = before[0] + packets, before[1] + size, before[2] + 1
 
 
 def slots(most: int = 8) -> tuple[Slots[str], Counters]:
@@ -40,11 +40,11 @@ def settle(seats: Slots[str], keys: str) -> dict[str, Seat]:
     return {key: seats[key] for key in keys}
 
 
-def count(seats: Slots[str], counters: Counters) -> dict[str, tuple[int, int]]:
+def count(seats: Slots[str], counters: Counters) -> dict[str, Tally]:
     tenants = seats.tenants()
     now = [counters.read(slot) for slot in range(tenants.slots)]
-    found = tenants.counts([packets for packets, _ in now], [size for _, size in now])
-    return {key: (packets, size) for key, packets, size in found}
+    columns = ([row[0] for row in now], [row[1] for row in now], [row[2] for row in now])
+    return {key: (packets, size, new) for key, packets, size, new in tenants.counts(columns)}
 
 
 def test_seats_are_given_from_0_on() -> None:
@@ -66,9 +66,9 @@ def test_a_returning_key_inherits_nothing() -> None:
     settle(seats, "")
     again = settle(seats, "a")["a"]
     assert again == Seat(first.slot, first.incarnation + 1)
-    assert count(seats, counters) == {"a": (0, 0)}
+    assert count(seats, counters) == {"a": (0, 0, 0)}
     counters.add(again.slot, 2, 30)
-    assert count(seats, counters) == {"a": (2, 30)}
+    assert count(seats, counters) == {"a": (2, 30, 1)}
 
 
 def test_an_array_by_slot_is_as_long_as_the_most_that_there_were() -> None:
@@ -94,7 +94,7 @@ def test_planning_changes_nothing() -> None:
     counters.add(0, 1, 10)
     for _ in range(3):
         assert plan(seats, "bcd") == Moves({"c": Seat(2, 1), "d": Seat(3, 1)}, ["a"])
-    assert count(seats, counters)["a"] == (1, 10)
+    assert count(seats, counters)["a"] == (1, 10, 1)
     assert settle(seats, "abc") == {"a": Seat(0, 1), "b": Seat(1, 1), "c": Seat(2, 1)}
 
 
@@ -128,5 +128,7 @@ def test_over_many_reloads(steps: list[tuple[set[str], list[str]]]) -> None:
             if name in now:
                 counters.add(now[name].slot, 1, 100)
                 counted[name] += 1
-        assert count(seats, counters) == {n: (counted[n], 100 * counted[n]) for n in now}
+        assert count(seats, counters) == {
+            n: (counted[n], 100 * counted[n], counted[n]) for n in now
+        }
         before = now

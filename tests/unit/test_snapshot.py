@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from lbfwd._ringlib import ffi
 
 from lbfwd.forwarding import Forwarding, PoolState
@@ -191,3 +192,19 @@ def test_when_only_weights_differ_the_block_is_the_same() -> None:
     dark = [replace(MEMBERS[0], paths=()), *MEMBERS[1:]]
     assert not before.same_block(ranked(bench.pool("p", dark)), SEATS)
     assert not before.same_block(before.members, dict(SEATS)), "other seats"
+
+
+def test_a_patched_table_of_services_is_the_one_that_would_be_packed() -> None:
+    names = {"p": 640, "q": 1280, "r": 1920}
+    services = [bench.service(bench.VIP4, "tcp", 80 + n, name) for n, name in enumerate("pqpqq")]
+    catalogue = Catalogue(services, range(len(services)))
+    pools = {
+        n: replace(placed(bench.pool("p", MEMBERS)), block=block) for n, block in names.items()
+    }
+    moved = pools | {n: replace(pools[n], block=names[n] + 6400) for n in ("q", "r")}
+    packed = catalogue.pack(pools)
+    assert catalogue.patch(packed, moved, ["q", "r"]) == catalogue.pack(moved) != packed
+    assert packed == catalogue.pack(pools), "the last generation's is as it was"
+    del moved["p"]
+    with pytest.raises(KeyError, match="p"):
+        catalogue.patch(packed, moved, [])

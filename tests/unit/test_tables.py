@@ -304,8 +304,11 @@ def test_who_stays_keeps_its_counters(make_bench: BenchMaker) -> None:
         bench.forwarding([DNS, WEB], [bench.pool("p", [bench.member(4, n) for n in (9, 11)])])
     )
     totals = node.tables.totals()
-    assert totals.services == {DNS.name: Count(0, 0), WEB.name: Count(3, 3 * size)}
-    assert totals.backends == {("p", "b9"): Count(0, 0), ("p", "b11"): Count(3, 3 * size)}
+    assert totals.services == {DNS.name: Count(0, 0, 0), WEB.name: Count(3, 3 * size, 1)}
+    assert totals.backends == {
+        ("p", "b9"): Count(0, 0, 0),
+        ("p", "b11"): Count(3, 3 * size, 1),
+    }
 
 
 def test_who_comes_back_begins_at_0(make_bench: BenchMaker) -> None:
@@ -313,10 +316,10 @@ def test_who_comes_back_begins_at_0(make_bench: BenchMaker) -> None:
     node.forward(*[TCP4] * 3)
     node.publish(state(12))
     node.publish(state(11))
-    assert node.tables.totals().backends == {("p", "b11"): Count(0, 0)}
+    assert node.tables.totals().backends == {("p", "b11"): Count(0, 0, 0)}
     assert node.tables.totals().services[WEB.name].packets == 3
     node.forward(TCP4)
-    assert node.tables.totals().backends == {("p", "b11"): Count(1, len(TCP4) - 14)}
+    assert node.tables.totals().backends == {("p", "b11"): Count(1, len(TCP4) - 14, 1)}
 
 
 def test_another_address_is_another_backend(make_bench: BenchMaker) -> None:
@@ -324,7 +327,7 @@ def test_another_address_is_another_backend(make_bench: BenchMaker) -> None:
     node.forward(TCP4)
     moved = replace(bench.member(4, 12), name="b11")
     node.publish(bench.forwarding([WEB], [bench.pool("p", [moved])]))
-    assert node.tables.totals().backends == {("p", "b11"): Count(0, 0)}
+    assert node.tables.totals().backends == {("p", "b11"): Count(0, 0, 0)}
 
 
 def incarnations(tables: Tables) -> list[tuple[int, int]]:

@@ -58,17 +58,26 @@ class Capture:
 
     def __init__(self, node: Node, file: Path, *options: str) -> None:
         self.file = file
+        self._said = file.with_suffix(".said")
         argv = node.host.argv(node.command("capture", "--write", str(file), *options))
-        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr
-        self.first = self.process.stderr.readline()
-        assert "capturing on" in self.first
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen(argv, stderr=said)
+        self.says("capturing on")
 
-    def end(self) -> str:
-        """Wait for its end; returns what it said."""
-        _out, said = self.process.communicate(timeout=END_S)
-        assert self.process.returncode == 0, said
-        return said
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def says(self, text: str) -> None:
+        """Wait until it has said this, or has ended."""
+        eventually(lambda: text in self.said() or self.process.poll() is not None, END_S, text)
+        assert text in self.said(), self.said()
+
+    def end(self, signum: int = 0) -> str:
+        """Wait for its end, after a signal if need be; returns what it said."""
+        if signum:
+            self.process.send_signal(signum)
+        assert self.process.wait(END_S) == 0, self.said()
+        return self.said()
 
     def rows(self) -> list[Row]:
         """Return the packets as tshark reads them."""
@@ -108,7 +117,7 @@ def capture(site: tuple[Stage, Node], tmp_path: Path):  # type: ignore[no-untype
     yield start
     for one in started:
         one.process.kill()
-        one.process.communicate()
+        one.process.wait()
 
 
 def macs(stage: Stage) -> dict[str, str]:

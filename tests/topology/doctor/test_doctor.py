@@ -4,10 +4,13 @@ client ── router ── node, and three backends behind the router       (lb
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,15 @@ from tests.topology.node.site import Site
 pytestmark = pytest.mark.topology
 
 DEADLINE_S = 30
+NFT = """#!/bin/sh
+case "$*" in *-f*)
+  if [ -e {full} ]; then
+    echo "Error: Could not process rule: Cannot allocate memory" >&2
+    exit 1
+  fi
+esac
+exec {nft} "$@"
+"""
 KIT = [word for vip in VIPS.values() for word in ("--vip", vip)] + ["--node", NODE[4]]
 
 
@@ -49,11 +61,41 @@ class Doctor:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that comes first in PATH, with an nft that changes nothing while FULL is there.
+
+    What is broken on purpose has to stay broken: lbfwd puts its guard back within milliseconds.
+    """
+    folder = tmp_path_factory.mktemp("tools")
+    real = shutil.which("nft")
+    (folder / "nft").write_text(NFT.format(full=folder / "FULL", nft=real))
+    (folder / "nft").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tools: Path) -> Iterator[Site]:
     with Lab() as lab:
         found = Site(lab, tmp_path_factory.mktemp("doctor"))
         found.node.file.chmod(0o600)  # it holds a hash_key
+        say_lbfwd(tools, found)
         yield found
+
+
+def say_lbfwd(tools: Path, site: Site) -> None:
+    """Have fixes find the ``lbfwd`` that they name, and that it means this node."""
+    runtime = site.node.runtime
+    script = f'#!/bin/sh\nexec {sys.executable} -m lbfwd.cli.main "$@" --runtime-dir {runtime}\n'
+    (tools / "lbfwd").write_text(script)
+    (tools / "lbfwd").chmod(0o755)
+
+
+def fix(host: Host, command: str) -> "subprocess.CompletedProcess[str]":
+    """Run what the doctor has said."""
+    argv = host.argv(["sh", "-c", command])
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
 
 
 def node_arguments(site: Site) -> list[str]:
@@ -98,6 +140,27 @@ def test_what_is_broken_on_a_node(site: Site) -> None:
     assert offloads == ["eth0: gro"]
     # The fixes are commands that make it right: those of the test above find nothing any more.
     site.node.until(lambda s: bool(_backend(s, name)["hops"]), "the way to a is back")
+
+
+def test_a_guard_that_goes_and_one_that_cannot_be_put_back(site: Site, tools: Path) -> None:
+    host, node, full = site.network.node, site.node, tools / "FULL"
+    host.run("nft", "delete", "table", "netdev", "lbfwd")
+    eventually(lambda: len(node.events("guard_installed")) == 2, DEADLINE_S, "it is put back")
+    full.touch()
+    host.run("nft", "delete", "table", "netdev", "lbfwd")
+    eventually(lambda: bool(node.events("reconcile_failed")), DEADLINE_S, "it cannot be put back")
+    looking = Doctor(host, *node_arguments(site)).said()
+    assert (looking.code, set(looking.broken("node"))) == (1, {"guard"})
+    assert looking.broken("node")["guard"] == "table netdev lbfwd is missing or changed"
+    (command,) = [f["fix"] for f in looking.findings["node"] if f["check"] == "guard"]
+    refused = fix(host, command)
+    assert refused.returncode == 1
+    assert "ingress guard: nft -f -: Error: Could not process rule" in refused.stderr
+    full.unlink()
+    mended = fix(host, command)
+    assert mended.returncode == 0, mended.stderr
+    again = Doctor(host, *node_arguments(site)).said()
+    assert (again.code, again.broken("node")) == (0, {}), again
 
 
 def _backend(status: dict, name: str) -> dict:  # type: ignore[type-arg]

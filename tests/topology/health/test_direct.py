@@ -53,6 +53,14 @@ def ended(status: dict[str, Any]) -> int:
     return dropped + sum(service["packets"] for service in status["services"])
 
 
+def new_flows(status: dict[str, Any]) -> int:
+    """Of the service; its backends' are as many."""
+    (service,), (pool,) = status["services"], status["pools"]
+    assert service["new_flows"] == sum(backend["new_flows"] for backend in pool["backends"])
+    found: int = service["new_flows"]
+    return found
+
+
 def waiting(sink: socket.socket) -> Iterator[bytes]:
     """Read what has come; probes never let it fall silent."""
     sink.setblocking(False)
@@ -77,6 +85,7 @@ def test_a_dead_nginx_is_taken_out_and_comes_back(tmp_path: Path) -> None:
         before = spread(stage, node)
         assert len(before) == FLOWS
         assert set(before.values()) == set("abc")
+        assert new_flows(node.status()) == FLOWS
         farm.stop("b")
         assert until(node, UP | {"b": "down"}, "b is out") < LATE_S
         row = of(node.status(), "b")
@@ -88,6 +97,7 @@ def test_a_dead_nginx_is_taken_out_and_comes_back(tmp_path: Path) -> None:
         assert "http 10.0.0.12:8080: connection refused" in event["reason"]
         without = spread(stage, node)
         assert set(without.values()) == {"a", "c"}
+        assert new_flows(node.status()) == FLOWS, "those that moved are not new"
         stayed = {port for port, name in before.items() if name != "b"}
         assert {port: without[port] for port in stayed} == {port: before[port] for port in stayed}
         farm.start("b")

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
-from lbfwd.demo.lab import Host
+from lbfwd.demo.lab import Host, eventually
 from lbfwd.demo.topology import VIPS, Network
+from lbfwd.health import tunnel_answers
 from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel_device import answers_blocked
-from tests.topology.health.tunnel_site import VIP, Asker
+from tests.topology.health.tunnel_site import START_S, VIP, Asker
 
 pytestmark = pytest.mark.topology
 
@@ -90,8 +92,32 @@ def test_the_tunnel_says_at_its_start_what_blocks_answers(asker: Asker, network:
         try:
             other.start()
             (finding,) = other.blocked()
+            assert "strict" in finding.reason
+            assert "x0" in finding.reason
         finally:
             other.close()
             rp_filter(network.node, 0, 0)
-    assert "strict" in finding.reason
-    assert "x0" in finding.reason
+
+
+def test_a_sysctl_that_is_changed_later_is_noticed_and_so_is_its_repair(
+    asker: Asker, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel_answers, "PERIOD_S", 0.0)
+
+    def blocked() -> bool:
+        asker.look()
+        return bool(asker.tunnel.blocked)
+
+    with capture_logs() as logs:
+        eventually(lambda: not blocked(), START_S, "nothing is found")
+        with way_back(network.node, "by another"):
+            rp_filter(network.node, 0, 1)
+            try:
+                eventually(blocked, START_S, "the sysctl is seen")
+                blocked()
+            finally:
+                rp_filter(network.node, 0, 0)
+            eventually(lambda: not blocked(), START_S, "it is seen to be well again")
+    events = [(entry["event"], entry["vip"], entry["interface"]) for entry in logs]
+    where = (VIPS[4], "eth0")
+    assert events == [("probe_answers_blocked", *where), ("probe_answers_good", *where)]

@@ -10,7 +10,7 @@ from lbfwd.demo.lab import Host, eventually
 from lbfwd.demo.topology import Network
 from lbfwd.health import tunnel_mtu
 from lbfwd.health.route import Tunnelled
-from lbfwd.health.tunnel_mtu import MtuWatch
+from lbfwd.health.tunnel_mtu import Hole, MtuWatch
 from lbfwd.net.path_mtu import listening_for_path_mtus
 from tests.topology.health.tunnel_site import BACKEND, VIP, Asker, Backend, chain, rules
 from tests.topology.node.wires import inside
@@ -41,7 +41,7 @@ def narrow(host: Host, interface: str) -> Iterator[None]:
         host.run("ip", "link", "set", interface, "mtu", "1500")
 
 
-async def check(asker: Asker, family: int, name: str) -> str:
+async def check(asker: Asker, family: int, name: str) -> Hole | None:
     return await MtuWatch(asker.tunnel)._check(Tunnelled(VIP[family], BACKEND[name], 1))
 
 
@@ -50,7 +50,7 @@ async def check(asker: Asker, family: int, name: str) -> str:
 def test_the_full_size_passes(asker: Asker, family: int, name: str) -> None:
     (way,) = asker.tunnel.ways(VIP[family], BACKEND[name])
     assert way.mtu == 1500 - OVERHEAD[name]
-    assert asker.do(check(asker, family, name)) == ""
+    assert asker.do(check(asker, family, name)) is None
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,15 @@ def test_a_hole_is_named_with_what_passes_while_small_probes_are_answered(
     with narrow(network.router, f"to-{name}"), rules(network.router, SILENT):
         found = asker.do(check(asker, family, name))
         assert asker.ask(family, name) == name
-    assert f"packets of {1500 - OVERHEAD[name]} bytes to {BACKEND[name]}" in found
-    assert f"{NARROW - OVERHEAD[name]} bytes pass" in found
-    assert f"mtu {NARROW}" in found
+    assert found is not None
+    assert f"packets of {1500 - OVERHEAD[name]} bytes to {BACKEND[name]}" in found.reason
+    assert f"{NARROW - OVERHEAD[name]} bytes pass" in found.reason
+    assert found.fix.startswith(f"ip route replace {BACKEND[name]} $(ip route get ")
+    assert f" mtu {NARROW}  #" in found.fix
 
 
 def test_a_path_mtu_that_is_learned_is_no_hole(asker: Asker, network: Network) -> None:
-    async def check_and_look() -> str:
+    async def check_and_look() -> Hole | None:
         task = asyncio.create_task(check(asker, 4, "a"))
         while not task.done():
             await asker.relook()
@@ -82,7 +84,7 @@ def test_a_path_mtu_that_is_learned_is_no_hole(asker: Asker, network: Network) -
     listening = inside(network.node, listen)
     try:
         with narrow(network.router, "to-a"):
-            assert asker.do(check_and_look()) == ""
+            assert asker.do(check_and_look()) is None
             (way,) = asker.tunnel.ways(VIP[4], BACKEND["a"])
             assert way.mtu == NARROW - OVERHEAD["a"]
     finally:

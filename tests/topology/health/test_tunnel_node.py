@@ -69,6 +69,10 @@ def test_broken_decapsulation_takes_a_backend_out_and_its_repair_back(
     before = snapshot(network.node, sysctls=False)
     with running(network, tmp_path) as node:
         assert conditions(node.status()) == UP, "ready only after the first verdicts"
+        tunnel = node.status()["tunnel"]
+        assert (tunnel["trouble"], tunnel["blocked"]) == ("", [])
+        assert tunnel["packets"] >= 2 * len(UP), "a probe of each VIP at each backend"
+        assert set(tunnel["dropped"].values()) == {0}
         with rules(backends["b"].host, chain("prerouting", "meta l4proto gre drop")):
             node.until(lambda s: conditions(s) == UP | {"b": "down"}, "b is out")
             reason = of(node.status(), "b")["health_reason"]

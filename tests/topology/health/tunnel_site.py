@@ -20,6 +20,10 @@ from typing import Any, TypeVar
 from lbfwd.config import IPAddress, Node
 from lbfwd.demo.lab import Host, eventually, stop
 from lbfwd.demo.topology import NODE, PLACES, VIPS, Place
+from lbfwd.health.monitor import asker, outcome_of
+from lbfwd.health.outcome import Outcome
+from lbfwd.health.probe import stream
+from lbfwd.health.question import Question, Tcp
 from lbfwd.health.route import Direct, Route, Tunnelled
 from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel import Tunnel
@@ -32,6 +36,7 @@ T = TypeVar("T")
 START_S = 20.0
 ANSWER_S = 5.0
 SILENCE_S = 0.4
+PROBE_MS = 1000
 REQUEST = b"GET /name HTTP/1.0\r\n\r\n"
 VIP = {family: ip_address(vip) for family, vip in VIPS.items()}
 BACKEND = {place.name: ip_address(place.address) for place in PLACES}
@@ -142,6 +147,20 @@ class Asker:
         route = self.tunnel.route(VIP[family], BACKEND[name])
         return self.do(outcome(route, VIP[family], answer_s))
 
+    def probe(self, family: int, name: str) -> Outcome:
+        """Ask as the supervisor does."""
+        question = Question(VIP[family], 80, BACKEND[name], Tcp(), 1000, PROBE_MS)
+        return self.do(probed(question, self.tunnel.route(VIP[family], BACKEND[name])))
+
+    def connected(self, family: int, name: str) -> socket.socket:
+        """Return a connection through the tunnel; it is closed with a reset."""
+        question = Question(VIP[family], 80, BACKEND[name], Tcp(), 1000, PROBE_MS)
+        return self.do(connection(question, self.tunnel.route(VIP[family], BACKEND[name])))
+
+    def datagrams(self, family: int, name: str) -> socket.socket:
+        """Return a socket that sends to nobody's port at a backend through the tunnel."""
+        return self.do(datagrams(self.tunnel.route(VIP[family], BACKEND[name]), VIP[family]))
+
     def is_silent(self, family: int, name: str) -> bool:
         """Whether a backend does not answer through the tunnel."""
         return self.ask(family, name, SILENCE_S) == "timeout"
@@ -175,6 +194,23 @@ def resolve() -> Mapping[IPAddress, Resolution]:
     finally:
         net.close()
     return found
+
+
+async def probed(question: Question, route: Route) -> Outcome:
+    async with asker(question, route) as ask:
+        return await outcome_of(question, ask)
+
+
+async def connection(question: Question, route: Route) -> socket.socket:
+    sock = stream(question, route)
+    await asyncio.get_running_loop().sock_connect(sock, (str(question.target), question.port))
+    return sock
+
+
+async def datagrams(route: Route, target: IPAddress) -> socket.socket:
+    sock = route.bind(socket.SOCK_DGRAM)
+    sock.connect((str(target), 9))
+    return sock
 
 
 async def http(route: Route, target: IPAddress) -> str:

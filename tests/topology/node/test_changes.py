@@ -6,6 +6,7 @@ Traffic is numbered, and counted at both ends: nothing may be lost, doubled, lat
 import os
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,18 @@ def templates(stage: Stage) -> list[bytes]:
 
 
 class Traffic:
-    """Numbered UDP to the VIP from one end, and what of it came to the other."""
+    """Numbered UDP to the VIP from one end, and what of it came to the other.
 
-    def __init__(self, stage: Stage, node: Node, rate: int = 10_000) -> None:
+    ``mixed_in``: other frames, one of each to FLOWS of those.
+    """
+
+    def __init__(
+        self, stage: Stage, node: Node, rate: int = 10_000, mixed_in: Sequence[bytes] = ()
+    ) -> None:
         self.node = node
         self._sink = stage.tap(stage.farm, "f0")
-        self._sender = Sender(stage.tap(stage.client, "c0"), templates(stage), rate)
+        sent = [*templates(stage), *mixed_in]
+        self._sender = Sender(stage.tap(stage.client, "c0"), sent, rate)
         self._before = node.status()
 
     def __enter__(self) -> "Traffic":

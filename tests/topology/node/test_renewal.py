@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
-from tests.topology.node.stage import CONFIG, running
-from tests.topology.node.test_changes import Traffic, in_order_by_flow
+from tests.topology.node.stage import CONFIG, VIP4, Stage, running
+from tests.topology.node.test_changes import FLOWS, Traffic, in_order_by_flow
 
 pytestmark = pytest.mark.topology
 
@@ -51,3 +54,32 @@ def test_settings_of_workers_change_without_a_packet_lost(tmp_path: Path, kind: 
             assert in_order_by_flow(arrived)
         assert not node.events("worker_died")
         assert len(node.events("ring_closed")) >= (0 if kind == "busy_poll_us" else 3)
+
+
+@pytest.mark.slow
+def test_fragments_that_a_replaced_worker_keeps_have_their_reason(tmp_path: Path) -> None:
+    """Fragments whose first never comes wait in the worker, for 0.5 s; it is replaced meanwhile."""
+    other = BASE.replace(OLD, SETTINGS["busy_poll_us"])
+    with running(tmp_path, BASE) as (stage, node):
+        with Traffic(stage, node, mixed_in=[later_fragment(stage)]) as traffic:
+            for config in (other, BASE):
+                done = node.reload(config)
+                assert done.returncode == 0, done.stderr
+                traffic.moment()
+            sent, _arrived = traffic.finish()
+        fragments = sent // (FLOWS + 1)
+        node.until(
+            lambda _status: sum(traffic.growth()[1].values()) >= fragments, "their time is over"
+        )
+        forwarded, drops, seen = traffic.growth()
+        assert forwarded + drops.total() == sum(seen) == sent
+        assert set(drops) == {"fragment_unmatched"}
+        assert drops.total() in (fragments, fragments + 1)
+        assert len(node.events("worker_replaced")) == 4
+
+
+def later_fragment(stage: Stage) -> bytes:
+    ether = Ether(src=stage.mac(stage.client, "c0"), dst=stage.mac(stage.node, "n0"))
+    return bytes(
+        ether / IP(src="198.51.100.2", dst=VIP4, proto=17, id=7, frag=100) / Raw(bytes(24))
+    )

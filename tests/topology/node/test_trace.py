@@ -13,7 +13,7 @@ import pytest
 
 from lbfwd.api.client import request
 from lbfwd.demo.lab import Host, eventually
-from tests.topology.node.stage import FARM6, VIP4, VIP6, Node, running
+from tests.topology.node.stage import FARM6, START_S, VIP4, VIP6, Node, running
 
 pytestmark = pytest.mark.topology
 
@@ -47,6 +47,16 @@ def trace(node: Node, *words: str) -> Any:
 def ask(node: Node, verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     argv = node.host.argv(node.command(verb, *arguments))
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def allowed(argv: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a live trace once the nodes let it: one a second and node."""
+
+    def attempt() -> "subprocess.CompletedProcess[str] | None":
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        return None if "try again" in done.stderr else done
+
+    return eventually(attempt, START_S, "the trace is allowed") or pytest.fail("never")
 
 
 def backends(status: dict[str, Any]) -> dict[str, int]:

@@ -13,13 +13,18 @@ from tests.unit.api.values import status
 
 
 def later(before: Status, **changes: object) -> Status:
-    """Two seconds on: 100 packets of 1,000 bytes, 6 new flows, 4 fragments dropped, 20 bursts."""
+    """Two seconds on: 100 packets of 1,000 bytes, 6 new flows (4 at a), 4 drops, 20 bursts."""
     service, (pool,), worker = before.services[0], before.pools, before.workers[0]
-    more = {"packets": service.packets + 100, "bytes": service.bytes + 100_000}
+    more = {
+        "packets": service.packets + 100,
+        "bytes": service.bytes + 100_000,
+        "new_flows": service.new_flows + 6,
+    }
     backend = pool.backends[0].model_copy(
         update={
             "packets": pool.backends[0].packets + 100,
             "bytes": pool.backends[0].bytes + 100_000,
+            "new_flows": pool.backends[0].new_flows + 4,
         }
     )
     rings = (worker.rings[0].model_copy(update={"drops": 5 + 2}), worker.rings[1])
@@ -39,7 +44,8 @@ def test_rates_are_differences_by_time() -> None:
     found = sample(status(), later(status()))
     assert found.seconds == pytest.approx(2)
     assert (found.packets, found.bits, found.new_flows) == pytest.approx((50, 400_000, 3))
-    assert found.services["http"].flows == 42
+    assert (found.services["http"].new_flows, found.services["http"].flows) == (3, 42)
+    assert [found.backends["web", name].new_flows for name in "ab"] == [2, 0]
     assert found.backends["web", "a"].packets == pytest.approx(50)
     assert found.backends["web", "b"].packets == 0
     assert {n: r for n, r in found.drops.items() if r} == pytest.approx({"fragment": 2})

@@ -5,12 +5,13 @@ import io
 from rich.console import Console
 
 from lbfwd.cli.status import render
-from tests.unit.api.values import status
+from lbfwd.supervisor.status import BlockedStatus, HoleStatus, Status
+from tests.unit.api.values import HOP, status
 
 
-def printed() -> list[str]:
+def printed(of: Status | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
-    for part in render(status()):
+    for part in render(of or status()):
         console.print(part)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -45,15 +46,43 @@ def test_an_interface_shows_its_state_and_drops() -> None:
 
 def test_a_service_without_port_serves_any() -> None:
     assert row("http") == [
-        "http", "2001:db8::10", "tcp", "any", "web", "24690", "135780", "42", "00112233aabbccdd",
+        "http", "2001:db8::10", "tcp", "any", "web", "24690", "135780", "7", "42",
+        "00112233aabbccdd",
     ]  # fmt: skip
 
 
 def test_backends_show_share_state_and_next_hop() -> None:
     assert row("a")[2:] == ["0.8 of 4", "100.0%", "up for 01:00:30", "1.2 ms", "10.0.0.1 on eth1",
-                            "12345", "67890", "21"]  # fmt: skip
+                            "12345", "67890", "6", "21"]  # fmt: skip
     state = "down for 01:00:30; tcp 10.0.0.1:80: connection refused; no route"
     assert row("b")[2:7] == ["4", "0.0%", state, "-", "-"]
+
+
+def test_the_tunnel_is_shown_when_it_has_something_to_say() -> None:
+    assert not any("through the tunnel" in line for line in printed())
+    tunnel = status().tunnel
+    assert tunnel is not None
+    address = HOP.gateway
+    troubled = tunnel.model_copy(
+        update={
+            "trouble": "lbfwd-probe is gone",
+            "blocked": (
+                BlockedStatus(vip=address, interface="eth0", reason="strict", fix="sysctl"),
+            ),
+            "mtu_holes": (HoleStatus(backend=address, reason="lost", fix="ip route"),),
+            "dropped": {"stray": 0, "unsent": 3},
+        }
+    )
+    lines = printed(status().model_copy(update={"tunnel": troubled}))
+    shown = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+    for row in (
+        ["broken", "lbfwd-probe is gone", "lbfwd doctor node"],
+        ["answers blocked", "strict", "sysctl"],
+        ["mtu hole", "lost", "ip route"],
+        ["dropped: unsent", "3 packets", "-"],
+    ):
+        assert row in shown
+    assert not any("stray" in line for line in lines)
 
 
 def test_only_reasons_that_happened_are_printed() -> None:

@@ -8,6 +8,7 @@ import pytest
 from lbfwd.api import client
 from lbfwd.cli import trace as verb
 from lbfwd.cli.main import main
+from lbfwd.cli.nodes import Place
 from lbfwd.supervisor.trace import Trace
 from tests.unit.api.traces import trace
 from tests.unit.api.values import backend
@@ -48,7 +49,7 @@ def test_a_dropped_packet_has_only_what_it_has() -> None:
 
 
 def answers(*traces: Trace) -> list[verb.Answer]:
-    return [verb.Answer(said.node, said) for said in traces]
+    return [verb.Answer(Place((said.node, 9108)), said) for said in traces]
 
 
 def test_equal_nodes_agree() -> None:
@@ -69,7 +70,7 @@ def asking(monkeypatch: pytest.MonkeyPatch, *said: Trace | str) -> list[tuple[st
     """The nodes that are asked, in this order, answer so."""
     replies, asked = list(said), []
 
-    def reply(host: str, port: int, _resource: str) -> bytes:
+    def reply(host: str, port: int, _resource: str, *_request: object) -> bytes:
         asked.append((host, port))
         answer = replies[int(host.removeprefix("lb"))]
         if isinstance(answer, str):

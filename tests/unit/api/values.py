@@ -13,6 +13,7 @@ from lbfwd.supervisor.status import (
     RingStatus,
     ServiceStatus,
     Status,
+    TunnelStatus,
     WorkerStatus,
 )
 
@@ -41,6 +42,7 @@ def backend(name: str, slots: int, reason: str = "") -> BackendStatus:
         hops=(HOP,) if slots else (),
         packets=12345,
         bytes=67890,
+        new_flows=6,
         flows=21,
     )
 
@@ -114,6 +116,7 @@ def status() -> Status:
                 fingerprint="00112233aabbccdd",
                 packets=24690,
                 bytes=135780,
+                new_flows=7,
                 flows=42,
             ),
         ),
@@ -123,6 +126,14 @@ def status() -> Status:
                 table_size=251,
                 backends=(backend("a", 251), backend("b", 0, "no route")),
             ),
+        ),
+        tunnel=TunnelStatus(
+            trouble="",
+            blocked=(),
+            mtu_holes=(),
+            packets=120,
+            bytes=7200,
+            dropped={"stray": 0, "too_big": 0, "unsent": 0},
         ),
         drops={"not_ip": 0, "fragment": 17},
         events={"flow_new": 23, "reset_sent": 0},

@@ -46,7 +46,7 @@ def test_where_the_kernel_unwraps_nothing_runs_in_user_space():
 
 def test_a_family_that_the_kernel_lacks_is_unwrapped_in_user_space(monkeypatch):
     """Without TUN, so that the first device is taken back when the second way fails."""
-    monkeypatch.setattr(decap, "TUN_PATH", "/dev/net/none")
+    monkeypatch.setattr(decap.tun, "PATH", "/dev/net/none")
     monkeypatch.setattr(decap, "_raw_socket", lambda family: open("/dev/null"))  # noqa: SIM115
     kernel = FakeKernel({"gre"})
     decapsulator = Decapsulator(kernel, (4, 6), 1456)

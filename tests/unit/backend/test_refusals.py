@@ -42,8 +42,8 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
 
 
 def test_a_missing_nft_is_named_with_its_package(monkeypatch):
-    monkeypatch.setattr(nft_filter.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(BackendError, match="nft is missing: apt install nftables"):
+    monkeypatch.setattr(nft_filter.nft.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(BackendError, match="no nft command: apt install nftables"):
         nft_filter.Filter("").sync()
 
 

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from lbfwd import __version__
-from lbfwd.capture.selection import Asked, select
+from lbfwd.capture.aim import Seen
 from lbfwd.cli import capture
 from lbfwd.config import WorkerSettings
 from tests.unit.capture.site import status
@@ -47,14 +47,24 @@ def test_the_rate_is_bounded_unless_told_otherwise() -> None:
     ("bypass", "before", "warns"), [(True, False, True), (True, True, False), (False, False, False)]
 )
 def test_a_queue_that_is_bypassed_is_told(
-    bypass: bool, before: bool, warns: bool, capsys: pytest.CaptureFixture[str]
+    bypass: bool,
+    before: bool,
+    warns: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     node = status()
     settings = WorkerSettings(qdisc_bypass=bypass)
     workers = tuple(worker.model_copy(update={"settings": settings}) for worker in node.workers)
     node = node.model_copy(update={"workers": workers})
-    capture._say_started(node, [], select(node, Asked(after=not before)))
-    assert ("qdisc_bypass is on for the workers on cpus 2, 3" in capsys.readouterr().err) is warns
+    kept_off: list[list[int]] = []
+    monkeypatch.setattr("lbfwd.capture.run.keep_off", kept_off.append)
+    manners = capture._Manners(after=not before)
+    for _look in range(2):  # the second time nothing is new
+        manners.mind(Seen(node, frozenset()))
+    said = capsys.readouterr().err
+    assert said.count("qdisc_bypass is on for the workers on cpus 2, 3") == warns
+    assert kept_off == [[2, 3]] * 2
 
 
 def test_no_lbfwd_to_ask(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:

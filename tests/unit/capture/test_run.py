@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class Pipe:
     def __init__(self, number: int, frames: list[Frame]) -> None:
         self.number, self.name = number, f"eth{number}"
         self.received = self.dropped = 0
+        self.retired = False
+        self.closed = False
         self.left = list(frames)
         self._fds = os.pipe()
         os.write(self._fds[1], b"x")
@@ -36,8 +39,16 @@ class Pipe:
         self.received += 5
 
     def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
+        if not self.closed:
+            self.closed = True
+            for fd in self._fds:
+                os.close(fd)
+
+
+def once(taps: Sequence[Pipe]) -> Callable[[], Sequence[Pipe]]:
+    """What follows a node that does not change: all taps at first, then no more."""
+    coming = [list(taps)]
+    return lambda: coming.pop() if coming else ()
 
 
 def frame(interface: int, moment: int, sent: bool = False) -> Frame:
@@ -54,7 +65,7 @@ def run(tmp_path: Path):  # type: ignore[no-untyped-def]
         taps = [Pipe(number, some) for number, some in enumerate(frames)]
         opened.extend(taps)
         with (tmp_path / "out").open("wb") as out:
-            capture = Capture(taps, comment, limits, out.fileno())  # type: ignore[arg-type]
+            capture = Capture(once(taps), comment, limits, out.fileno())  # type: ignore[arg-type]
             tally = capture.run("test", lambda: None)
         return tally, list(RawPcapNgReader(BytesIO((tmp_path / "out").read_bytes())))
 
@@ -100,12 +111,29 @@ def test_time_ends_it(run) -> None:  # type: ignore[no-untyped-def]
 def test_a_reader_that_goes_ends_it() -> None:
     tap = Pipe(0, [])
     reader, writer = os.pipe()
-    capture = Capture([tap], lambda _frame: "c", Limits(), writer)  # type: ignore[list-item]
+    capture = Capture(once([tap]), lambda _frame: "c", Limits(), writer)  # type: ignore[arg-type]
     tally = capture.run("test", lambda: os.close(reader))
     assert tally.ended == "nobody reads it any more"
     assert tap.received == 5, "what the kernel has counted is told all the same"
     os.close(writer)
     tap.close()
+
+
+def test_taps_come_and_go_in_mid_stream(tmp_path: Path) -> None:
+    first, second = Pipe(0, [frame(0, 1), frame(0, 2)]), Pipe(1, [frame(1, 3, sent=True)])
+    turns = iter([[first], (), [second]])
+
+    def follow() -> Sequence[Pipe]:
+        coming = next(turns, ())
+        first.retired |= second in coming
+        return coming
+
+    with (tmp_path / "out").open("wb") as out:
+        capture = Capture(follow, lambda _frame: "c", Limits(count=3), out.fileno())  # type: ignore[arg-type]
+        capture.run("test", lambda: None)
+    assert moments(list(RawPcapNgReader(BytesIO((tmp_path / "out").read_bytes())))) == [1, 2, 3]
+    assert (first.left, first.closed, second.closed) == ([], True, False)
+    second.close()
 
 
 @pytest.mark.parametrize("quiet", [[0], [1], [0, 1, 3]])

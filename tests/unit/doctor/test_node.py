@@ -11,11 +11,11 @@ from lbfwd import __version__
 from lbfwd.config import Problem
 from lbfwd.config.hardware import Hardware
 from lbfwd.config.warn import LocalAddress
-from lbfwd.doctor import daemon, interfaces, mtu, node, paths
+from lbfwd.doctor import daemon, interfaces, mtu, node, paths, tunnel
 from lbfwd.doctor.facts import Irq, Offloads, Secret
 from lbfwd.doctor.run import NODE, examine_node
 from lbfwd.health.rp_filter import Finding as Blocked
-from lbfwd.supervisor.status import RingStatus
+from lbfwd.supervisor.status import HoleStatus, RingStatus, Status
 from tests.unit.doctor.nodes import GOOD, HOST, VIP, config, hop, pool_with, said, status
 
 
@@ -266,6 +266,25 @@ def test_interrupts() -> None:
     (finding,) = said(interfaces.interrupts, irqs={"eth0": beside}, config=config('fanout = "cpu"'))
     assert "interrupts go to cpus 0-1, workers are on 2-3" in finding.what
     assert "for i in 30 31; do echo 2-3 >" in finding.fix
+
+
+def with_tunnel(**fields: object) -> Status:
+    good = status().tunnel
+    assert good is not None
+    return status(tunnel=good.model_copy(update=fields))
+
+
+def test_the_tunnel_of_probes() -> None:
+    (finding,) = said(tunnel.tunnel, later=with_tunnel(trouble="lbfwd-probe is gone"))
+    assert (finding.level, finding.what) == ("broken", "lbfwd-probe is gone")
+    hole = HoleStatus(backend=VIP, reason="packets are lost", fix="ip route add … mtu 1400")
+    (finding,) = said(tunnel.tunnel, later=with_tunnel(mtu_holes=(hole,)))
+    assert (finding.level, finding.what, finding.fix) == ("warn", hole.reason, hole.fix)
+    dropped = {"stray": 0, "too_big": 0, "unsent": 4}
+    (finding,) = said(tunnel.tunnel, later=with_tunnel(dropped=dropped))
+    assert finding.what == "4 packets of probes were not sent within a second: unsent"
+    assert not said(tunnel.tunnel, status=with_tunnel(dropped=dropped), later=status())
+    assert not list(tunnel.tunnel(replace(GOOD, status=status(tunnel=None))))
 
 
 def test_the_host_is_looked_at_too() -> None:

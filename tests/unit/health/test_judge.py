@@ -226,3 +226,16 @@ def test_a_backend_that_failed_open_has_not_been_away() -> None:
     of = config(2, pool="slow_start_s = 40")
     opened = judged(of, {0: failing(1), 1: failing(1)})
     assert conditions(judged(of, {0: passing(), 1: passing()}, opened)) == ["up", "up"]
+
+
+def test_a_pool_that_nobody_speaks_of_is_judged_like_any_other() -> None:
+    made = config(health='type = "none"')
+    known = {("p", f"b{n}"): Standing("up", n + 1, True, "", 5.0) for n in range(4)}
+    known["p", "b1"] = Standing("down", 0, False, "timeout", 6.0)
+    known["p", "b2"] = Standing("up", 7, True, "", 8.0)
+    del known["p", "b3"]
+    found = standings(made, {}, {}, {}, known, NOW)
+    # What is said of a backend that is not there has the pool judged step by step.
+    assert found == standings(made, {}, {}, {("p", "gone"): Operation("drained")}, known, NOW)
+    assert found["p", "b0"] is known["p", "b0"]
+    assert [found["p", f"b{n}"].since for n in range(4)] == [5.0, NOW, 8.0, NOW]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lbfwd.health.news import Event, news
-from lbfwd.health.standing import BackendKey, Condition, Standing
+from lbfwd.health.standing import Condition, Standing, Standings
 from tests.unit.health.test_judge import config
 
 POOLS = config(2).pools
@@ -12,8 +12,8 @@ DOWN = Standing("down", 0, False, "tcp: no answer", 2.0)
 
 
 def said(before: list[Standing], after: list[Standing]) -> list[Event]:
-    def named(standings: list[Standing]) -> dict[BackendKey, Standing]:
-        return {("p", f"b{n}"): standing for n, standing in enumerate(standings)}
+    def named(standings: list[Standing]) -> Standings:
+        return Standings({"p": {("p", f"b{n}"): s for n, s in enumerate(standings)}})
 
     return list(news(POOLS, named(before), named(after)))
 

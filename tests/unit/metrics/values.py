@@ -9,7 +9,13 @@ from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import ProbeTally, ReloadTally
 from lbfwd.slots import Seat, Tenants
 from lbfwd.supervisor.census import Flows
-from lbfwd.supervisor.status import InterfaceStatus, RingStatus, WorkerStatus
+from lbfwd.supervisor.status import (
+    BlockedStatus,
+    InterfaceStatus,
+    RingStatus,
+    TunnelStatus,
+    WorkerStatus,
+)
 from lbfwd.tables import AllTenants, Counts
 from tests.unit.api import values
 
@@ -60,16 +66,16 @@ def counts() -> Counts:
     """Service ``http`` sits in slot 1, and had 10 packets of 100 bytes before it came."""
     services = Tenants({(VIP, "tcp", 80): Seat(1, 2), (VIP, "udp", 0): Seat(0, 1),
                         (VIP, "tcp", 81): Seat(2, 1)},
-                       {(VIP, "tcp", 80): (10, 100), (VIP, "udp", 0): (0, 0),
-                        (VIP, "tcp", 81): (0, 0)})  # fmt: skip
+                       {(VIP, "tcp", 80): (10, 100, 1), (VIP, "udp", 0): (0, 0, 0),
+                        (VIP, "tcp", 81): (0, 0, 0)})  # fmt: skip
     keys = (("web", "a", A), ("web", "b", B), ("slow", "c", C))
     backends = Tenants(
-        {key: Seat(slot, 1) for slot, key in enumerate(keys)}, dict.fromkeys(keys, (0, 0))
+        {key: Seat(slot, 1) for slot, key in enumerate(keys)}, dict.fromkeys(keys, (0, 0, 0))
     )
     return Counts(
         AllTenants(forwarding().services, services, backends),
-        ([0, 24700, 0], [0, 2**53 + 101, 0]),
-        ([12345, 1, 0], [67890, 2, 0]),
+        ([0, 24700, 0], [0, 2**53 + 101, 0], [0, 8, 0]),
+        ([12345, 1, 0], [67890, 2, 0], [6, 1, 0]),
         drops={"not_ip": 0, "fragment": 17},
         events={"flow_new": 23, "reset_sent": 0},
     )
@@ -90,5 +96,13 @@ def reading() -> Reading:
         workers=(worker(0, rings), worker(1, ())),
         interfaces=(interface(),),
         probes=probes().by_pool(),
+        tunnel=TunnelStatus(
+            trouble="",
+            blocked=(BlockedStatus(vip=VIP, interface="eth0", reason="no", fix="yes"),),
+            mtu_holes=(),
+            packets=120,
+            bytes=7200,
+            dropped={"stray": 0, "too_big": 1, "unsent": 2},
+        ),
         reloads=ReloadTally(),
     )

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from lbfwd.net.bpf import encode
-from lbfwd.net.fanout import fanout_program, succeeding_members
+from lbfwd.net.fanout import fanout_program
 from tests.unit.net.cbpf import Packet, decode, execute
 
 TCP, UDP, ICMP, ICMP6, FRAGMENT = 6, 17, 1, 58, 44
@@ -252,34 +252,6 @@ def test_queue_mode_hashes_without_a_queue_and_for_a_dead_slot():
 def test_bad_arguments_are_named(mode, cpus, alive, match):
     with pytest.raises(ValueError, match=match):
         fanout_program(mode, cpus, alive)
-
-
-class Group:
-    """The members of a fanout group, as the kernel keeps them (__fanout_link, __fanout_unlink)."""
-
-    def __init__(self, members):
-        self.members = list(members)
-
-    def unlink(self, member):
-        at = self.members.index(member)
-        self.members[at] = self.members[-1]
-        self.members.pop()
-
-    def receiver(self, yielded):
-        return self.members[yielded % len(self.members)]
-
-
-@pytest.mark.parametrize("slots", [1, 2, 3, 5, 64])
-def test_successors_have_every_packet_while_the_old_members_leave(slots):
-    old, new = ([(kind, slot) for slot in range(slots)] for kind in ("old", "new"))
-    group = Group(old + new)
-    assert [group.receiver(slot) for slot in range(slots)] == old
-    for gone in range(slots):
-        numbers = succeeding_members(slots, gone)
-        assert [group.receiver(number) for number in numbers] == new, "before it leaves"
-        group.unlink(old[slots - 1 - gone])
-        assert [group.receiver(number) for number in numbers] == new, "and after"
-    assert group.members == new, "in slot order, as after the next link flap"
 
 
 @pytest.mark.parametrize("mode", ["hash", "cpu", "queue"])

@@ -120,6 +120,28 @@ def test_it_goes_on_after_what_it_does_not_know(
     assert all(event["exc_info"] for event in crashed)
 
 
+def test_warnings_come_after_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, warned = asyncio.Event(), asyncio.Event()
+
+    async def warn(_source: object, config: Config) -> None:
+        await answered.wait()
+        assert config == NEW
+        warned.set()
+
+    monkeypatch.setattr(module, "warn", warn)
+
+    async def scenario() -> None:
+        stage = Stage(tmp_path)
+        changes = stage.changes()
+        stage.gate.set()
+        async with running(changes), asyncio.timeout(10):
+            await changes.reload()
+            answered.set()
+            await warned.wait()
+
+    asyncio.run(scenario())
+
+
 def test_flows_of_a_drained_backend_are_counted_after_it_drains(tmp_path: Path) -> None:
     """A count from before may lack the last new flow, and who waits would not wait for it."""
 

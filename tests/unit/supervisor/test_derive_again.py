@@ -109,6 +109,14 @@ def test_another_standing_touches_its_pool_only() -> None:
     assert kept(after, again) == [True, True, True]
 
 
+def test_another_standing_leaves_the_other_members_of_the_pool_alone() -> None:
+    start = derive(config(ALL), network(WELL), TX, UP)
+    down = UP | {("q", "a"): Standing("down", 0, False, "refused", 1.0)}
+    after = derive(start.basis.config, start.basis.resolutions, TX, down, start)
+    members = zip(start.forwarding.pools[1].members, after.forwarding.pools[1].members, strict=True)
+    assert {old.name for old, new in members if old is not new} == {"a"}
+
+
 def test_another_order_of_standings_says_nothing() -> None:
     start = derive(config(ALL), network(WELL), TX, UP)
     down = UP | {("q", "a"): Standing("down", 0, False, "refused", 1.0)}

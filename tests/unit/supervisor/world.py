@@ -6,6 +6,7 @@ from typing import Any
 
 from lbfwd.net.links import Link
 from lbfwd.net.resolve import Resolution
+from lbfwd.supervisor.ports import Present
 from lbfwd.tables import TablesError
 from tests.unit.supervisor.build import hop, link, resolved
 
@@ -81,6 +82,7 @@ class Crew:
         self.world.do("align")
 
     async def renew(self, settings: Any) -> None:
+        self.world.do("renew")
         self.world.renewed.append(settings)
 
     def alive(self) -> frozenset[int]:
@@ -99,8 +101,14 @@ class Ports:
     def reshape(self, settings: Any, fanout: str) -> None:
         self.shape = (settings, fanout)
 
-    async def restore(self, settings: Any, fanout: str) -> None:
-        self.reshape(settings, fanout)
+    def present(self) -> Present:
+        return Present(*self.shape, tuple(self.world.rings))  # type: ignore[arg-type]
+
+    def go_back(self, before: Present) -> list[Ring]:
+        self.reshape(before.settings, before.fanout)
+        opened = [ring for ring in self.world.rings if ring not in before.rings]
+        self.forget(opened)
+        return opened
 
     def successions(self) -> list[Any]:
         return []

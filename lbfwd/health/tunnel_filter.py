@@ -1,21 +1,21 @@
-"""Answers that come after their probe has ended, and what this node's kernel says to them.
+"""nftables sees to it that nothing of a probe leaves unwrapped, and reaches some other backend.
 
-Nobody holds the port any more, so the kernel answers TCP with a reset and UDP with an ICMP error,
-both without the probe's mark: they would go to the VIP unwrapped, and so to some other backend. An
-nftables chain of type route (nft(8)) marks the resets, so that each ends the connection where it
-is; the errors are dropped. Every function blocks.
+Answers that come after their probe has ended find nobody who holds the port, so the kernel answers
+TCP with a reset and UDP with an ICMP error, both without the probe's mark. A chain of type route
+(nft(8)) marks the resets, so that each ends the connection where it is; the errors are dropped. And
+a marked packet to a VIP that is about to leave by another interface than the tunnel's is dropped,
+whatever somebody's routing is. Every function blocks.
 """
 
-import subprocess
 from collections.abc import Collection
 
 from lbfwd.config import IPAddress
-from lbfwd.health.tunnel_device import MARK
+from lbfwd.health.tunnel_device import DEVICE, MARK
 from lbfwd.health.tunnel_error import TunnelError
 from lbfwd.health.tunnel_names import FIRST, LAST
+from lbfwd.net import nft
 
 TABLE = "inet lbfwd_probe"
-TIMEOUT_S = 30
 
 _EMPTY = f"table {TABLE} {{}}\ndelete table {TABLE}\n"
 
@@ -23,6 +23,7 @@ _EMPTY = f"table {TABLE} {{}}\ndelete table {TABLE}\n"
 def ruleset(vips: Collection[IPAddress]) -> str:
     """Return the nft(8) script that makes the table, in the place of one that is there."""
     reset = f"tcp sport {FIRST}-{LAST} tcp flags & rst == rst meta mark set {MARK:#x}"
+    astray = f'meta mark {MARK:#x} oifname != "{DEVICE}"'
     return f"""{_EMPTY}table {TABLE} {{
 {_address_set(4, vips)}
 {_address_set(6, vips)}
@@ -33,6 +34,11 @@ ip daddr @vip4 {reset}
 ip6 daddr @vip6 {reset}
 ip daddr @vip4 icmp type destination-unreachable drop
 ip6 daddr @vip6 icmpv6 type destination-unreachable drop
+}}
+chain postrouting {{
+type filter hook postrouting priority 0; policy accept;
+ip daddr @vip4 {astray} drop
+ip6 daddr @vip6 {astray} drop
 }}
 }}
 """
@@ -65,19 +71,6 @@ def remove() -> None:
 
 def _nft(*arguments: str, script: str = "") -> str:
     try:
-        done = subprocess.run(
-            ["nft", *arguments],
-            input=script,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-            start_new_session=True,  # a terminal's second Ctrl-C must not end the clean-up
-        )
-    except FileNotFoundError as error:
-        raise TunnelError("probe tunnel: no nft command; install the package nftables") from error
-    except subprocess.TimeoutExpired as error:
-        raise TunnelError(f"probe tunnel: nft: no answer within {TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise TunnelError(f"probe tunnel: nft {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
+        return nft.run(*arguments, script=script)
+    except nft.NftError as error:
+        raise TunnelError(f"probe tunnel: {error}") from error
