@@ -9,7 +9,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 import pytest
-from scapy.layers.inet import TCP
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Packet
 
@@ -31,6 +32,12 @@ pump = Pump()
 print("ready", flush=True)
 signal.pause()
 """
+
+
+def to_vip(frame: Packet) -> bool:
+    """Tell whether a frame is for a VIP, not wrapped; neighbours are asked for meanwhile, too."""
+    outer = frame.payload
+    return isinstance(outer, IP | IPv6) and outer.dst in VIPS.values()
 
 
 def test_closing_leaves_nothing(network: Network, backends: dict[str, Backend]) -> None:
@@ -215,7 +222,7 @@ def test_late_answers_are_refused_where_they_come_from(asker: Asker, network: Ne
             return {p.dst for p in inner if TCP in p and p[TCP].flags.R}
 
         eventually(lambda: resets() == set(VIPS.values()), 20, "wrapped resets")
-    assert [f for f in seen if f.payload.dst in VIPS.values()] == []
+    assert [f for f in seen if to_vip(f)] == []
 
 
 @pytest.mark.slow
@@ -233,7 +240,7 @@ def test_late_datagrams_are_not_answered_unwrapped(asker: Asker, network: Networ
         for family in VIPS:
             inside(network.backends["a"], partial(late, family))
         seen = [Ether(f) for f in frames(wire)]
-    assert [f for f in seen if f.payload.dst in VIPS.values()] == []
+    assert [f for f in seen if to_vip(f)] == []
 
 
 @pytest.mark.slow
