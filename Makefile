@@ -4,7 +4,9 @@
 #   make demo      real traffic through lbfwd in network namespaces (root or ordinary user)
 #   make test      linters and tests, without the slow ones (root)
 #   make test-all  the slow ones, too
+#   make test-vm   some on Debian's own kernel in a virtual machine; it downloads 70 MB (root)
 #   make bench     the benchmarks, their figures in the documents, the table of targets (root)
+#   make deb       a Debian package for this machine's release, in dist/
 #   make lint | build | dist | clean
 #
 # PYTHON=python3.12 chooses the interpreter, CC=clang the compiler, PYTEST_ARGS="-k guard" the tests,
@@ -14,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all bench lint build dist clean root
+.PHONY: help demo test test-all test-vm bench lint build dist deb clean root
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +37,12 @@ test: root lint
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-all: test
+	@$(PREREQUISITES) deb
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-vm: root build $(VENV)/.stamp-dev
+	@$(PREREQUISITES) demo test vm
+	@$(BIN)/python -m pytest tests/vm $(PYTEST_ARGS)
 
 bench: root build $(VENV)/.stamp-bench
 	@$(PREREQUISITES) demo test bench
@@ -57,6 +64,10 @@ dist: $(VENV)/.stamp-dev
 	@$(BIN)/python -m build >dist.log 2>&1 || { cat dist.log >&2; exit 1; }
 	@rm dist.log
 	@ls dist/*
+
+deb: dist
+	@$(PREREQUISITES) deb
+	@deploy/debian/build.sh
 
 clean:
 	rm -rf $(VENV) build dist dist.log *.egg-info lbfwd/_ringlib.*

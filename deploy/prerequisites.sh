@@ -1,9 +1,9 @@
 #!/bin/bash
 # The system packages that lbfwd needs here, on Debian and Ubuntu.
 #
-#   prerequisites.sh build|demo|test|bench …  makes sure that they are there: as root it installs what
-#                                        is missing, otherwise it names the command that does
-#   prerequisites.sh python              prints a Python that will do (or $PYTHON, if that will)
+#   prerequisites.sh build|demo|test|bench|deb|vm …  makes sure that they are there: as root it
+#                           installs what is missing, otherwise it names the command that does
+#   prerequisites.sh python prints a Python that will do (or $PYTHON, if that will)
 set -eu
 
 OLDEST="3, 11"
@@ -47,9 +47,28 @@ missing() {
         tool ethtool ethtool
         tool ping iputils-ping
         tool promtool prometheus
+        tool systemd-analyze systemd
+        tool debootstrap debootstrap
+        tool etcd etcd-server
+        tool bird bird2
+        [ -x /usr/lib/frr/zebra ] || echo frr
         tool clang clang
         ls "$(clang -print-runtime-dir 2>/dev/null)"/libclang_rt.asan* >/dev/null 2>&1 ||
             echo "libclang-rt-$(clang_version)-dev"
+        ;;
+    deb)
+        echo 'import venv, ensurepip' | /usr/bin/python3 - 2>/dev/null || echo python3-venv
+        [ -e "$(/usr/bin/python3-config --includes 2>/dev/null | sed 's/^-I\(\S*\).*/\1/')/Python.h" ] ||
+            echo python3-dev
+        tool dpkg-deb dpkg
+        tool strip binutils
+        ;;
+    vm)
+        tool qemu-system-x86_64 qemu-system-x86
+        tool busybox busybox-static
+        tool cpio cpio
+        tool modprobe kmod
+        tool ipvsadm ipvsadm
         ;;
     bench)
         tool valgrind valgrind
@@ -130,9 +149,9 @@ if [ "${1:-}" = python ]; then
 fi
 for group in "$@"; do
     case $group in
-    build | demo | test | bench) ;;
+    build | demo | test | bench | deb | vm) ;;
     *)
-        echo "prerequisites.sh: $group: must be build, demo, test, bench or python" >&2
+        echo "prerequisites.sh: $group: must be build, demo, test, bench, deb, vm or python" >&2
         exit 2
         ;;
     esac
