@@ -26,6 +26,7 @@ struct lbfwd_held {
     uint64_t since_ms;
     uint32_t length;
     uint8_t rx;                  /* ring it came from */
+    uint8_t from_peer;
     uint8_t bytes[HELD_BYTES];
 };
 
@@ -97,6 +98,7 @@ static inline int fragment_hold(struct lbfwd_fragments *f, uint64_t key,
     held->since_ms = now_ms;
     held->length = frame->length;
     held->rx = frame->rx;
+    held->from_peer = frame->from_peer;
     memcpy(held->bytes, frame->data, frame->length);
     f->count++;
     return displaced;
@@ -105,7 +107,8 @@ static inline int fragment_hold(struct lbfwd_fragments *f, uint64_t key,
 static inline struct lbfwd_frame held_frame(const struct lbfwd_held *held)
 {
     return (struct lbfwd_frame){.data = held->bytes, .length = held->length,
-                                .wire_length = held->length, .rx = held->rx};
+                                .wire_length = held->length, .rx = held->rx,
+                                .from_peer = held->from_peer};
 }
 
 /* Lets go of fragments whose time is over; returns how many of them nobody came for. */

@@ -23,6 +23,7 @@ struct lbfwd_frame {
     uint8_t vlan_tagged;
     struct virtio_net_hdr offload;
     uint8_t rx;              /* ring it came from: answers go back there */
+    uint8_t from_peer;       /* another node of the fleet has handed it over, and was unwrapped */
 };
 
 /* What may be unusual about a frame lies side by side, from its type to its gso_type, and is looked at

@@ -5,6 +5,7 @@
 #include "_icmp.h"
 #include "_job.h"
 #include "_lanes.h"
+#include "_peer.h"
 #include "_plain.h"
 #include "_worker.h"
 
@@ -70,6 +71,29 @@ STEP void serve(struct lbfwd_family *family, struct lbfwd_job *job, const struct
         end_key(&job->packet, 0, 0);
 }
 
+/* The VIP that a packet is for: the packet in the frame, or that in GRE from another node. */
+static inline enum lbfwd_drop find_vip(const struct lbfwd_worker *w, struct lbfwd_job *job,
+                                       const struct lbfwd_vip **vip)
+{
+    struct lbfwd_packet *packet = &job->packet;
+    enum lbfwd_drop reason = parse_ip(job->frame, packet);
+
+    if (reason)
+        return reason;
+    if (!w->published)
+        return LBFWD_DROP_NO_VIP;
+    *vip = probe_vip(&w->view, vip_of(packet, packet->family), packet->family);
+    if (LIKELY(*vip != NULL))
+        return LBFWD_DROP_NONE;
+    if (!is_gre_to_this_node(&w->view, packet))
+        return LBFWD_DROP_NO_VIP;
+    if ((reason = unwrap_from_peer(&w->view, packet, job->frame)) ||
+        (reason = parse_ip(job->frame, packet)))
+        return reason;
+    *vip = probe_vip(&w->view, vip_of(packet, packet->family), packet->family);
+    return *vip ? LBFWD_DROP_NONE : LBFWD_DROP_NO_VIP;
+}
+
 /* What is not plain: what it is, or why it goes no further. */
 RARE enum lbfwd_drop identify_unusual(struct lbfwd_worker *w, struct lbfwd_job *job,
                                       struct lbfwd_burst *burst)
@@ -77,16 +101,16 @@ RARE enum lbfwd_drop identify_unusual(struct lbfwd_worker *w, struct lbfwd_job *
     struct lbfwd_packet *packet = &job->packet;
     const struct lbfwd_service *service;
     const struct lbfwd_vip *vip;
-    enum lbfwd_drop reason = parse_ip(job->frame, packet);
+    enum lbfwd_drop reason = find_vip(w, job, &vip);
 
-    if (reason)
+    if (reason || (reason = parse_transport(packet)))
         return reason;
-    if (!w->published || !(vip = probe_vip(&w->view, vip_of(packet, packet->family), packet->family)))
-        return LBFWD_DROP_NO_VIP;
-    if ((reason = parse_transport(packet)))
-        return reason;
+    if (job->frame->from_peer && !packet->fragmented)
+        return LBFWD_DROP_PEER_NOT_FRAGMENT;
     if (is_unfinished_fragment(job->frame, packet))
         return LBFWD_DROP_BAD_OFFLOAD;
+    if (goes_to_peer(w, job))
+        return LBFWD_DROP_NONE;
     if (!has_ports_of_its_flow(packet))
         return LBFWD_DROP_NONE;
     if (!(service = find_service(&w->view, vip, packet)))

@@ -7,8 +7,9 @@
 #include "_parse.h"
 
 struct lbfwd_job {
-    const struct lbfwd_frame *frame;
-    const struct lbfwd_service *service; /* NULL: it has none, or needs none (see packet.kind) */
+    struct lbfwd_frame *frame;           /* what comes from another node is unwrapped in place */
+    const struct lbfwd_service *service; /* NULL: it has none, or needs none (see packet.kind,
+                                          * and _peer.h: for another node, where there is a path) */
     const struct lbfwd_path *path;       /* NULL: the backend has none */
     struct lbfwd_flow_entry *entry;      /* the flow's, when the look-up found one */
     struct lbfwd_flow_home home;

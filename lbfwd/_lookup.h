@@ -12,6 +12,9 @@ struct lbfwd_view {
     const struct lbfwd_service *services;
     const struct lbfwd_backend *backends;
     const struct lbfwd_path *paths;
+    const struct lbfwd_peer *peers;
+    const struct lbfwd_path *peer_paths;
+    const uint16_t *peer_table;
     struct lbfwd_siphash seed;           /* of the flow hash */
 };
 

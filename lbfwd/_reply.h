@@ -20,14 +20,15 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* Whether one host sent it, to us alone: only that is answered. RFC 1122 sections 3.2.1.3 and 3.2.2,
+/* Whether one host sent it, to us alone: only that is answered. What another node has handed over bears
+ * no Ethernet addresses any more. RFC 1122 sections 3.2.1.3 and 3.2.2,
  * RFC 4443 section 2.4 (e.3) to (e.6). */
 static inline int may_be_answered(const struct lbfwd_frame *frame, const struct lbfwd_packet *packet)
 {
     static const uint8_t nobody[15]; /* ::, and ::1 */
     const uint8_t *source = packet->ip + (packet->family == 4 ? 12 : 8);
 
-    if (frame->packet_type != PACKET_HOST || (frame->data[0] | frame->data[6]) & 1)
+    if (frame->from_peer || frame->packet_type != PACKET_HOST || (frame->data[0] | frame->data[6]) & 1)
         return 0; /* a group's Ethernet address */
     if (packet->family == 6)
         return source[0] != 0xff && memcmp(source, nobody, sizeof nobody);

@@ -21,7 +21,7 @@ RARE enum lbfwd_drop send_by_hash(struct lbfwd_worker *w, struct lbfwd_job *job)
     return job->path ? emit(w, job) : LBFWD_DROP_NO_NEXT_HOP;
 }
 
-static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n);
+static void forward_frames(struct lbfwd_worker *w, struct lbfwd_frame *frames, uint32_t n);
 
 /* The datagram's other fragments follow this one; those that came before it do so now. */
 static void lead(struct lbfwd_worker *w, const struct lbfwd_job *job)
@@ -99,6 +99,8 @@ RARE enum lbfwd_drop finish_unusual(struct lbfwd_worker *w, struct lbfwd_job *jo
 
     if (reason)
         return reason;
+    if (is_for_peer(job))
+        return emit(w, job);
     if (job->packet.kind == LBFWD_KIND_ECHO_REQUEST)
         return serve_echo(w, job);
     if (job->packet.kind == LBFWD_KIND_LATER_FRAGMENT)
@@ -143,7 +145,7 @@ static void forward_jobs(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_
     finish_all(w, jobs, n);
 }
 
-static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+static void forward_frames(struct lbfwd_worker *w, struct lbfwd_frame *frames, uint32_t n)
 {
     struct lbfwd_job jobs[LBFWD_BURST];
 
@@ -153,7 +155,7 @@ static void forward_frames(struct lbfwd_worker *w, const struct lbfwd_frame *fra
 }
 
 /* The marked packet goes by itself, as all do; how it went is written down. */
-static void forward_marked(struct lbfwd_worker *w, const struct lbfwd_frame *frame,
+static void forward_marked(struct lbfwd_worker *w, struct lbfwd_frame *frame,
                            const uint8_t *mark)
 {
     struct lbfwd_job job = {.frame = frame, .counter = LBFWD_MAX_SERVICES,
@@ -167,7 +169,7 @@ static void forward_marked(struct lbfwd_worker *w, const struct lbfwd_frame *fra
 }
 
 /* In the order in which they came. */
-RARE void forward_watched(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+RARE void forward_watched(struct lbfwd_worker *w, struct lbfwd_frame *frames, uint32_t n)
 {
     const uint8_t *mark;
     uint32_t done = 0;
@@ -181,7 +183,7 @@ RARE void forward_watched(struct lbfwd_worker *w, const struct lbfwd_frame *fram
     forward_frames(w, frames + done, n - done);
 }
 
-STEP void forward_received(struct lbfwd_worker *w, const struct lbfwd_frame *frames, uint32_t n)
+STEP void forward_received(struct lbfwd_worker *w, struct lbfwd_frame *frames, uint32_t n)
 {
     if (UNLIKELY(is_armed(w)))
         forward_watched(w, frames, n);

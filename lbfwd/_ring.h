@@ -7,7 +7,7 @@
  * the host's (_be16, _be32).
  */
 
-#define LBFWD_ABI 5
+#define LBFWD_ABI 6
 #define LBFWD_MAX_WORKERS 64
 #define LBFWD_MAX_RX 16        /* receiving interfaces */
 #define LBFWD_MAX_TX 32        /* output interfaces */
@@ -39,6 +39,10 @@ enum lbfwd_drop {
     LBFWD_DROP_FRAGMENT_NO_ROOM,     /* came before the first, and too many wait already */
     LBFWD_DROP_EXTENSION_HEADER,     /* IPv6 extension header that is not followed */
     LBFWD_DROP_UNSUPPORTED_PROTOCOL, /* neither TCP nor UDP, nor ICMP that is understood */
+    LBFWD_DROP_FRAGMENT_TO_PEER,     /* not lost: handed over to another node of the fleet */
+    LBFWD_DROP_PEER_UNKNOWN,         /* GRE to this node, but from no node of its fleet */
+    LBFWD_DROP_PEER_MALFORMED,       /* GRE from another node, not as nodes send it */
+    LBFWD_DROP_PEER_NOT_FRAGMENT,    /* from another node, but no fragment */
     LBFWD_DROP_ICMP_UNMATCHED,       /* an ICMP error that quotes no packet of a flow of ours */
     LBFWD_DROP_ECHO_REFUSED,         /* echo request, and the node is told to drop them */
     LBFWD_DROP_ECHO_ANSWERED,        /* not lost: answered by the node */
@@ -227,10 +231,11 @@ struct lbfwd_snapshot {      /* one generation */
     uint64_t vips_offset;
     uint64_t services_offset;
     uint64_t backends_offset;
+    uint64_t peers_offset, peer_paths_offset, peer_table_offset; /* the fleet: _fleet.h */
     uint32_t vip_slots;      /* power of two, more than the VIPs */
     uint32_t service_slots;  /* power of two, more than the services */
     uint32_t backends;
-    uint32_t unused0;
+    uint32_t peers, peer_paths, peer_table_size, here; /* no table: fragments stay here */
     uint16_t lifetimes_s[8]; /* by enum lbfwd_flow_state */
     uint8_t echo;            /* enum lbfwd_echo */
     uint8_t unused[7];

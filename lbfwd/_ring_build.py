@@ -7,10 +7,11 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "_ring.h").read_text(encoding="utf-8"))
+for contract in ("_ring.h", "_fleet.h"):
+    ffibuilder.cdef((HERE / contract).read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "lbfwd._ringlib",
-    '#include <stdint.h>\n#include "_ring.h"',
+    '#include "_contract.h"',
     sources=["lbfwd/_ring.c", "lbfwd/_setup.c"],
     include_dirs=["lbfwd"],
     depends=sorted(f"lbfwd/{header.name}" for header in HERE.glob("*.h")),

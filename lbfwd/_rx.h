@@ -59,6 +59,7 @@ static inline void describe_frame(struct lbfwd_frame *frame, const uint8_t *head
     frame->length = captured;
     frame->wire_length = wire;
     frame->packet_type = from->sll_pkttype;
+    frame->from_peer = 0;
     memcpy(&frame->offload, frame->data - VNET_BYTES, VNET_BYTES);
 }
 

@@ -103,6 +103,28 @@ static inline int check_backends(const uint8_t *arena, uint64_t bytes,
     return 0;
 }
 
+static inline int check_peers(const uint8_t *arena, const struct lbfwd_snapshot *snapshot)
+{
+    const struct lbfwd_peer *peers = (const void *)(arena + snapshot->peers_offset);
+    const struct lbfwd_path *paths = (const void *)(arena + snapshot->peer_paths_offset);
+
+    for (uint32_t i = 0; i < snapshot->peers; i++)
+        if ((uint64_t)peers[i].path_first + peers[i].path_count > snapshot->peer_paths)
+            return -EBADMSG;
+    for (uint32_t n = 0; n < snapshot->peer_paths; n++)
+        if (!is_path(&paths[n]))
+            return -EBADMSG;
+    return 0;
+}
+
+static inline int peers_are_inside(uint64_t bytes, const struct lbfwd_snapshot *s)
+{
+    return s->peers <= LBFWD_MAX_PEERS && (!s->peers || s->here < s->peers) &&
+           inside(bytes, s->peers_offset, s->peers, sizeof(struct lbfwd_peer)) &&
+           inside(bytes, s->peer_paths_offset, s->peer_paths, sizeof(struct lbfwd_path)) &&
+           inside(bytes, s->peer_table_offset, s->peer_table_size, sizeof(uint16_t));
+}
+
 /* Whether it is a snapshot, and its arrays lie in the arena: in as much time for few backends as
  * for many, so that a worker can ask between two bursts. */
 static inline int snapshot_head_check(const uint8_t *arena, uint64_t bytes, uint64_t offset)
@@ -115,7 +137,8 @@ static inline int snapshot_head_check(const uint8_t *arena, uint64_t bytes, uint
         s->backends > LBFWD_MAX_BACKENDS ||
         !inside(bytes, s->vips_offset, s->vip_slots, sizeof(struct lbfwd_vip)) ||
         !inside(bytes, s->services_offset, s->service_slots, sizeof(struct lbfwd_service)) ||
-        !inside(bytes, s->backends_offset, s->backends, sizeof(struct lbfwd_backend)))
+        !inside(bytes, s->backends_offset, s->backends, sizeof(struct lbfwd_backend)) ||
+        !peers_are_inside(bytes, s))
         return -EBADMSG;
     return 0;
 }
@@ -132,6 +155,8 @@ static inline int snapshot_check(const uint8_t *arena, uint64_t bytes, uint64_t 
         bad = check_services(arena, bytes, s);
     if (!bad)
         bad = check_vips(arena, s);
+    if (!bad)
+        bad = check_peers(arena, s);
     return bad ? bad : check_backends(arena, bytes, s);
 }
 
@@ -146,6 +171,9 @@ static inline struct lbfwd_view view_of(const uint8_t *arena, uint64_t offset)
         .services = (const void *)(arena + s->services_offset),
         .backends = (const void *)(arena + s->backends_offset),
         .paths = (const void *)arena,
+        .peers = (const void *)(arena + s->peers_offset),
+        .peer_paths = (const void *)(arena + s->peer_paths_offset),
+        .peer_table = (const void *)(arena + s->peer_table_offset),
         .seed = siphash_seed(s->hash_key),
     };
 }

@@ -24,6 +24,8 @@
 
 /* A frame of the node's own: it is no packet that was forwarded. */
 #define OWNER_NODE UINT32_MAX
+/* One that is handed over to another node of the fleet. */
+#define OWNER_PEER (UINT32_MAX - 1)
 
 struct lbfwd_owner {          /* whom a pending frame counts for */
     uint32_t service;
@@ -115,12 +117,14 @@ static inline const struct lbfwd_owner *tx_count_service(struct lbfwd_counters *
     uint64_t bytes = 0;
 
     for (; owner < end && owner->service == service; owner++) {
-        if (LIKELY(service != OWNER_NODE))
+        if (LIKELY(service < OWNER_PEER))
             count_packets(&counters->backends[owner->backend], 1, owner->bytes);
         bytes += owner->bytes;
     }
-    if (LIKELY(service != OWNER_NODE))
+    if (LIKELY(service < OWNER_PEER))
         count_packets(&counters->services[service], (uint64_t)(owner - first), bytes);
+    else if (service == OWNER_PEER)
+        tx_count_drop(counters, LBFWD_DROP_FRAGMENT_TO_PEER, (uint64_t)(owner - first));
     return owner;
 }
 

@@ -48,6 +48,7 @@ SUB = 0x14
 SUB_X = 0x1C
 MUL = 0x24
 RSH = 0x74
+AND = 0x54
 MOD = 0x94
 XOR_X = 0xAC
 JA = 0x05
@@ -65,6 +66,8 @@ AD_PROTOCOL = _AD + 0  # the ethertype, behind any VLAN tag that the kernel took
 AD_PKTTYPE = _AD + 4
 AD_QUEUE = _AD + 24  # skb->queue_mapping: receive queue + 1, or 0 when none was recorded
 AD_CPU = _AD + 36
+AD_VLAN_TAG = _AD + 44  # the tag that the kernel took out: priority and VID
+AD_VLAN_TAG_PRESENT = _AD + 48  # 1 or 0
 
 ETH_P_IP = 0x0800
 ETH_P_IPV6 = 0x86DD

@@ -7,6 +7,7 @@ read at the network header, behind any VLAN tag. Kernel: net/packet/af_packet.c,
 
 from collections.abc import Collection, Sequence
 
+from lbfwd.encap import PEER_MARK
 from lbfwd.net import bpf
 from lbfwd.net.bpf import Instruction, Program, op
 
@@ -21,7 +22,9 @@ _IPV6_NEXT_HEADER = 6
 _IPV6_ADDRESSES = tuple(range(8, 40, 4))
 _IPV6_IDENTIFICATION = 44
 _FRAGMENT_HEADER = 44  # next header
-_TCP, _UDP = 6, 17
+_TCP, _UDP, _GRE = 6, 17, 47
+_GRE_HEADER = 4
+_IPV4_PLAIN = 0x45  # version 4, no options
 
 # Multipliers of MurmurHash3's finalizer; the start is any number (here, of the golden ratio).
 _START, _MULTIPLY, _AGAIN = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35
@@ -37,10 +40,10 @@ def fanout_program(
 ) -> Program:
     """Return the program that yields a frame's slot, 0 to ``len(cpus) - 1``.
 
-    ``hash``: by source, destination, protocol and TCP or UDP ports; fragments by source,
-    destination and identification only, so that a datagram's fragments meet; other protocols by
-    addresses. ``cpu``: the slot of the CPU that received the frame. ``queue``: the receive queue
-    modulo the slots. Where these say nothing (another CPU, no queue recorded) the hash decides.
+    ``hash``: by source, destination, protocol and TCP or UDP ports; fragments, those in another
+    node's GRE too, by source, destination and identification only, so that a datagram's meet; other
+    protocols by addresses. ``cpu``: the slot of the CPU that received the frame. ``queue``: the
+    receive queue modulo the slots. Where these say nothing the hash decides.
 
     A slot that is not ``alive`` gets nothing: its frames are spread over the others by hash, and
     no other flow moves. With no slot alive, every flow stays with its own and waits there.
@@ -108,30 +111,57 @@ def _hash(other: int) -> Program:
 
 
 def _ipv4() -> Program:
-    fragment = _mix(op(bpf.LD_H, _IPV4_IDENTIFICATION))
     ports = (op(bpf.LDX_IHL, 0), *_if_four_bytes_at_x(_mix(op(bpf.LD_W_X, 0))))
-    whole = (op(bpf.LD_B, _IPV4_PROTOCOL), *_if_ports(_mix() + ports))
+    plain = bpf.branch(bpf.JEQ, _IPV4_PLAIN, _handed_over(_IPV4_HEADER), ())
+    other = bpf.branch(bpf.JEQ, _GRE, (op(bpf.LD_B, 0), *plain), _if_ports(_mix() + ports))
+    whole = (op(bpf.LD_B, _IPV4_PROTOCOL), *other)
     return (
         *_addresses(_IPV4_ADDRESSES),
         op(bpf.LD_H, _IPV4_FLAGS),
-        *bpf.branch(bpf.JSET, _IPV4_FRAGMENT, fragment, whole),
+        *bpf.branch(bpf.JSET, _IPV4_FRAGMENT, _identification4(), whole),
     )
+
+
+def _identification4(at: int = 0) -> Program:
+    return _mix(op(bpf.LD_H, at + _IPV4_IDENTIFICATION))
 
 
 def _ipv6() -> Program:
-    fragment = _if_long_enough(_IPV6_IDENTIFICATION + 4, op(bpf.LD_W, _IPV6_IDENTIFICATION))
     ports = _mix() + _if_long_enough(_IPV6_HEADER + 4, op(bpf.LD_W, _IPV6_HEADER))
+    other = bpf.branch(bpf.JEQ, _GRE, _handed_over(_IPV6_HEADER), _if_ports(ports))
     return (
         *_addresses(_IPV6_ADDRESSES),
         op(bpf.LD_B, _IPV6_NEXT_HEADER),
-        *bpf.branch(bpf.JEQ, _FRAGMENT_HEADER, fragment, _if_ports(ports)),
+        *bpf.branch(bpf.JEQ, _FRAGMENT_HEADER, _identification6(), other),
     )
 
 
-def _addresses(offsets: Sequence[int]) -> Program:
+def _identification6(at: int = 0) -> Program:
+    place = at + _IPV6_IDENTIFICATION
+    return _if_long_enough(place + 4, op(bpf.LD_W, place))
+
+
+def _handed_over(gre: int) -> Program:
+    """Hash the fragment in marked GRE as if it had come by itself."""
+    inner, mark = gre + _GRE_HEADER, PEER_MARK << 16
+    anew = (op(bpf.LD_IMM, _START), op(bpf.ST, _HASH))
+    v4 = (*anew, *_addresses(_IPV4_ADDRESSES, inner), *_identification4(inner))
+    v6 = (
+        *anew,
+        *_addresses(_IPV6_ADDRESSES, inner),
+        op(bpf.LD_B, inner + _IPV6_NEXT_HEADER),
+        *bpf.branch(bpf.JEQ, _FRAGMENT_HEADER, _identification6(inner), ()),
+    )
+    whole6 = _if_longer(inner + _IPV6_HEADER, v6)
+    other = bpf.branch(bpf.JEQ, mark | bpf.ETH_P_IPV6, whole6, ())
+    either = (op(bpf.LD_W, gre), *bpf.branch(bpf.JEQ, mark | bpf.ETH_P_IP, v4, other))
+    return _if_longer(inner + _IPV4_HEADER, either)
+
+
+def _addresses(offsets: Sequence[int], at: int = 0) -> Program:
     block: Program = ()
     for offset in offsets:
-        block += _mix(op(bpf.LD_W, offset))
+        block += _mix(op(bpf.LD_W, at + offset))
     return block
 
 
@@ -142,8 +172,12 @@ def _if_ports(block: Program) -> Program:
 
 
 def _if_long_enough(length: int, load: Instruction) -> Program:
+    return _if_longer(length, _mix(load))
+
+
+def _if_longer(length: int, block: Program) -> Program:
     # A load behind the packet's end would end the program with slot 0, which may be dead.
-    return (op(bpf.LD_LEN), *bpf.branch(bpf.JGE, length, _mix(load), ()))
+    return (op(bpf.LD_LEN), *bpf.branch(bpf.JGE, length, block, ()))
 
 
 def _if_four_bytes_at_x(block: Program) -> Program:

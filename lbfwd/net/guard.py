@@ -12,10 +12,11 @@ the ethertype of the link layer, which shows the tag although it has been taken 
 import asyncio
 import json
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from lbfwd.encap import PEER_MARK
 from lbfwd.net import nft
 
 IPAddress = IPv4Address | IPv6Address
@@ -28,21 +29,37 @@ _RULES = {
     "priority4": "vlan id 0 vlan type ip ip daddr @vip4",
     "priority6": "vlan id 0 vlan type ip6 ip6 daddr @vip6",
 }
+# What nodes hand over to this one; whoever sends it, it is for nobody else here.
+_MARKED = f"@th,0,16 {PEER_MARK:#06x}"
+_PEER_RULES = {
+    "peer4": f"ether type ip ip daddr @own4 ip protocol gre {_MARKED}",
+    "peer6": f"ether type ip6 ip6 daddr @own6 ip6 nexthdr gre {_MARKED}",
+    "priority_peer4": f"vlan id 0 vlan type ip ip daddr @own4 ip protocol gre {_MARKED}",
+    "priority_peer6": f"vlan id 0 vlan type ip6 ip6 daddr @own6 ip6 nexthdr gre {_MARKED}",
+}
 
 
 class GuardError(Exception):
     """The guard cannot be installed, read or removed; the text says why."""
 
 
-async def install(interfaces: Sequence[str], vips: Collection[IPAddress]) -> None:
+async def install(
+    interfaces: Sequence[str], vips: Collection[IPAddress], own: Collection[IPAddress] = ()
+) -> None:
     """Install the guard, or replace it in one transaction: no packet passes meanwhile.
+
+    ``own``: this node's addresses, where it takes fragments from other nodes.
 
     Raises GuardError: no nft, no CAP_NET_ADMIN, no such interface.
     """
-    await _change(_ruleset(_chains(interfaces), vips))
+    await _change(_ruleset(_chains(interfaces), vips, own))
 
 
-async def missing(interfaces: Sequence[str], vips: Collection[IPAddress] | None = None) -> bool:
+async def missing(
+    interfaces: Sequence[str],
+    vips: Collection[IPAddress] | None = None,
+    own: Collection[IPAddress] = (),
+) -> bool:
     """Whether the guard is not what ``install`` would make it: flushed, or a device made again.
 
     ``vips`` None: the addresses are not compared. Raises GuardError as ``install`` does.
@@ -52,9 +69,9 @@ async def missing(interfaces: Sequence[str], vips: Collection[IPAddress] | None 
     except GuardError:  # the device is gone, and on kernels before 6.16 its chain with it
         return True
     listing = await _list()
-    if listing is None or _rules(listing) != {chain: list(_RULES) for chain in chains}:
+    if listing is None or _rules(listing) != {chain: list(_rules_for(own)) for chain in chains}:
         return True
-    return vips is not None and _addresses(listing) != {str(vip) for vip in vips}
+    return vips is not None and _addresses(listing) != {str(a) for a in (*vips, *own)}
 
 
 async def remove() -> None:
@@ -78,15 +95,25 @@ def _index(interface: str) -> int:
         raise GuardError(f"ingress guard: {interface}: no such interface") from error
 
 
-def _ruleset(chains: dict[str, str], vips: Collection[IPAddress]) -> str:
-    lines = [f"add table {_TABLE}", f"delete table {_TABLE}", f"table {_TABLE} {{"]
+def _rules_for(own: Collection[IPAddress]) -> dict[str, str]:
+    return _RULES | _PEER_RULES if own else _RULES
+
+
+def _sets(name: str, addresses: Collection[IPAddress]) -> Iterator[str]:
     for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-        members = ", ".join(
-            str(vip) for vip in sorted(set(vips), key=int) if vip.version == version
-        )
+        found = sorted({a for a in addresses if a.version == version}, key=int)
+        members = ", ".join(map(str, found))
         elements = f"elements = {{ {members} }};" if members else ""
-        lines.append(f"set vip{version} {{ type {kind}; {elements} }}")
-    rules = "\n".join(f'{match} counter drop comment "{name}"' for name, match in _RULES.items())
+        yield f"set {name}{version} {{ type {kind}; {elements} }}"
+
+
+def _ruleset(
+    chains: dict[str, str], vips: Collection[IPAddress], own: Collection[IPAddress]
+) -> str:
+    lines = [f"add table {_TABLE}", f"delete table {_TABLE}", f"table {_TABLE} {{"]
+    lines += (*_sets("vip", vips), *(_sets("own", own) if own else ()))
+    matches = _rules_for(own).items()
+    rules = "\n".join(f'{match} counter drop comment "{name}"' for name, match in matches)
     for chain, interface in chains.items():
         hook = f'type filter hook ingress device "{interface}" priority {_PRIORITY};'
         lines.append(f"chain {chain} {{ {hook} policy accept;\n{rules}\n}}")

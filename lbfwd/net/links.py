@@ -19,7 +19,10 @@ _DUMP_TRIES = 10
 
 @dataclass(frozen=True)
 class Link:
-    """One interface. ``mac`` is 6 bytes where ``ethernet``; ``mtu`` in bytes of an IP packet."""
+    """One interface. ``mac`` is 6 bytes where ``ethernet``; ``mtu`` in bytes of an IP packet.
+
+    ``vlan``: the VID of a VLAN interface (0: it is none) on the interface with index ``below``.
+    """
 
     name: str
     ifindex: int
@@ -28,6 +31,8 @@ class Link:
     up: bool
     carrier: bool
     ethernet: bool
+    below: int = 0
+    vlan: int = 0
 
 
 def dump(request: Callable[[], Iterable[Any]]) -> list[Any]:
@@ -51,6 +56,7 @@ def read_links(ipr: Any) -> dict[str, Link]:
 
 def _link(message: Any) -> Link:
     address = message.get_attr("IFLA_ADDRESS") or ""
+    vlan = _vlan(message)
     return Link(
         name=message.get_attr("IFLA_IFNAME"),
         ifindex=message["index"],
@@ -59,7 +65,18 @@ def _link(message: Any) -> Link:
         up=bool(message["flags"] & _IFF_UP),
         carrier=message.get_attr("IFLA_CARRIER") == 1,
         ethernet=message["ifi_type"] == _ARPHRD_ETHER,
+        below=message.get_attr("IFLA_LINK") if vlan else 0,
+        vlan=vlan,
     )
+
+
+def _vlan(message: Any) -> int:
+    """Return the VID of a VLAN interface, 0 for others and where it stands in another namespace."""
+    info = message.get_attr("IFLA_LINKINFO")
+    abroad = message.get_attr("IFLA_LINK_NETNSID") is not None
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "vlan" or abroad:
+        return 0
+    return int(info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID"))
 
 
 def read_sources(ipr: Any) -> dict[tuple[int, int], IPAddress]:

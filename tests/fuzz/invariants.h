@@ -76,8 +76,27 @@ static struct ip_view well_formed_ip(const uint8_t *at, uint32_t length)
     return ip;
 }
 
-/* A frame through the tunnel; returns the inner packet. */
-static struct ip_view check_tunnel(const uint8_t *frame, uint32_t length, uint32_t mtu)
+/* Whether it is a part of a datagram: by any fragment header that it has, should it have several. */
+static int is_fragment(const struct ip_view *ip)
+{
+    uint8_t next = ip->at[6], header;
+    uint32_t at = 40;
+
+    if (ip->family == 4)
+        return (be16(ip->at + 6) & 0x3fff) != 0;
+    while ((next == 0 || next == 43 || next == 44 || next == 60) && at + 8 <= ip->length) {
+        if (next == 44 && (be16(ip->at + at + 2) & 0xfff9))
+            return 1;
+        header = next;
+        next = ip->at[at];
+        at += 8 + (header == 44 ? 0 : ip->at[at + 1] * 8u);
+    }
+    return 0;
+}
+
+/* A frame through the tunnel to a backend, or to another node: then GRE has `flags`, and a fragment in
+ * it. Returns the inner packet. */
+static struct ip_view check_tunnel(const uint8_t *frame, uint32_t length, uint32_t mtu, uint32_t flags)
 {
     struct ip_view outer = well_formed_ip(frame + 14, length - 14), inner;
     const uint8_t *gre = outer.at + outer.header;
@@ -85,10 +104,11 @@ static struct ip_view check_tunnel(const uint8_t *frame, uint32_t length, uint32
     MUST(outer.length <= mtu);
     MUST(outer.header == (outer.family == 4 ? 20 : 40) && outer.length > outer.header + 4);
     MUST(outer.at[outer.family == 4 ? 8 : 7] == 64);
-    MUST(be16(gre) == 0 && (be16(gre + 2) == 0x0800 || be16(gre + 2) == 0x86dd));
+    MUST(be16(gre) == flags && (be16(gre + 2) == 0x0800 || be16(gre + 2) == 0x86dd));
     inner = well_formed_ip(gre + 4, outer.length - outer.header - 4);
     MUST(inner.family == (be16(gre + 2) == 0x0800 ? 4 : 6));
     MUST(tos_of(&outer) == tos_of(&inner));
+    MUST(!flags || is_fragment(&inner));
     return inner;
 }
 

@@ -120,28 +120,38 @@ static uint64_t count_all(const struct lbfwd_worker *w)
     return counted + count_held(w);
 }
 
-/* The MTU of the path that the outer header belongs to. */
-static uint32_t path_mtu(const struct lbfwd_view *view, const uint8_t *frame)
+static const struct lbfwd_path *find_path(const struct lbfwd_path *path, uint32_t count,
+                                          const uint8_t *frame)
 {
     uint32_t at = 14 + (frame[14] >> 4 == 4 ? 16 : 24), bytes = frame[14] >> 4 == 4 ? 4 : 16;
 
-    for (uint32_t i = 0; i < view->snapshot->backends; i++) {
-        const struct lbfwd_path *path = &view->paths[view->backends[i].path_first];
-        for (uint32_t n = 0; n < view->backends[i].path_count; n++, path++)
-            if (!memcmp(path->header, frame, 14) && !memcmp(path->header + at, frame + at, bytes))
-                return path->mtu;
-    }
-    MUST(!"a frame to no path");
-    return 0;
+    for (uint32_t n = 0; n < count; n++, path++)
+        if (!memcmp(path->header, frame, 14) && !memcmp(path->header + at, frame + at, bytes))
+            return path;
+    return NULL;
+}
+
+/* The path that the outer header belongs to, to a backend or (*to_peer) to another node. */
+static const struct lbfwd_path *path_of(const struct lbfwd_view *view, const uint8_t *frame,
+                                        int *to_peer)
+{
+    const struct lbfwd_path *path = find_path(view->peer_paths, view->snapshot->peer_paths, frame);
+
+    *to_peer = path != NULL;
+    for (uint32_t i = 0; i < view->snapshot->backends && !path; i++)
+        path = find_path(&view->paths[view->backends[i].path_first], view->backends[i].path_count,
+                         frame);
+    MUST(path);
+    return path;
 }
 
 static const uint8_t *frame_of(const struct record *record) { return record->bytes + VNET_BYTES; }
 
-/* Nothing but what came leaves: the packet as it was, or bytes of it behind its own header. */
-static int comes_from(const struct ip_view *inner, const struct record *record)
+/* Nothing but what came leaves: the packet as it was, or bytes of it behind its own header. `ip`: the
+ * packet that came, with so much room behind its beginning. */
+static int comes_from_packet(const struct ip_view *inner, const uint8_t *ip, int64_t room)
 {
-    const uint8_t *ip = frame_of(record) + 14;
-    int64_t room = (int64_t)record->length - VNET_BYTES - 14, header, from, part;
+    int64_t header, from, part;
 
     if (room < inner->header || ip[0] >> 4 != inner->family)
         return 0;
@@ -155,6 +165,20 @@ static int comes_from(const struct ip_view *inner, const struct record *record)
     if (from < 0 || header + from + part > room || be16(ip + 6) & 0x4000)
         return 0;
     return !memcmp(ip + header + from, inner->at + header, (size_t)part);
+}
+
+/* By itself; or, unless it goes to another node, in marked GRE from another node. */
+static int comes_from(const struct ip_view *inner, const struct record *record, int to_peer)
+{
+    const uint8_t *ip = frame_of(record) + 14;
+    int64_t room = (int64_t)record->length - VNET_BYTES - 14, outer;
+
+    if (comes_from_packet(inner, ip, room))
+        return 1;
+    outer = room > 0 && ip[0] >> 4 == 4 ? 20 : 40;
+    return !to_peer && room > outer + 4 && ip[outer == 20 ? 9 : 6] == 47 &&
+           be16(ip + outer) == LBFWD_PEER_MARK && is_fragment(inner) &&
+           comes_from_packet(inner, ip + outer + 4, room - outer - 4);
 }
 
 /* A packet with offload metadata is finished on the way: at least its checksum is right then. */
@@ -173,8 +197,10 @@ static int was_finished(const struct ip_view *inner, const struct record *record
 static void check_frame(const struct lbfwd_worker *w, const uint8_t *frame, uint32_t length)
 {
     const struct record *now = &records[record_count - 1];
-    uint8_t protocol;
+    const struct lbfwd_path *path;
     struct ip_view inner;
+    uint8_t protocol;
+    int to_peer;
 
     MUST(length >= 34);
     protocol = frame[14] >> 4 == 4 ? frame[23] : frame[20];
@@ -183,11 +209,12 @@ static void check_frame(const struct lbfwd_worker *w, const uint8_t *frame, uint
         check_answer(frame, length, frame_of(now));
         return;
     }
-    inner = check_tunnel(frame, length, path_mtu(&w->view, frame));
+    path = path_of(&w->view, frame, &to_peer);
+    inner = check_tunnel(frame, length, path->mtu, to_peer ? LBFWD_PEER_MARK : 0);
     if (was_finished(&inner, now))
         return;
     for (uint32_t i = record_count; i; i--)
-        if (comes_from(&inner, &records[i - 1]))
+        if (comes_from(&inner, &records[i - 1], to_peer))
             return;
     MUST(!"a packet that nobody sent");
 }

@@ -27,6 +27,7 @@ from lbfwd.forwarding import Forwarding, PoolState, ServiceState
 from lbfwd.tables import Tables
 from tests.packet import bench, corpus
 from tests.packet.crafted import CLIENT, GSO_TCPV4, NEEDS_CSUM, VIP, ethernet, frame, ip, offload
+from tests.packet.fleet import from_peer, peers
 from tests.packet.memory import published
 
 WORKERS = 2
@@ -100,6 +101,10 @@ def _stories() -> Iterator[list[Record]]:
         yield [(0, offload(), part) for part in parts]
         yield [(AFTER_1_MS, offload(), part) for part in reversed(parts)]
         yield [(AFTER_6_S, offload(), part) for part in reversed(parts)]
+        for outer in (4, 6):
+            handed = [from_peer(part[14:], outer) for part in parts]
+            yield [(0, offload(), part) for part in handed]
+            yield [(AFTER_1_MS, offload(), part) for part in reversed(handed)]
         for flags in ("S", "A", "F", "R"):
             opened = ethernet() / ip(family) / TCP(sport=1, dport=84, flags="S")
             after = ethernet() / ip(family) / TCP(sport=1, dport=84, flags=flags)
@@ -181,6 +186,8 @@ def write_inputs(directory: Path, data: Iterable[bytes]) -> None:
 def publish(directory: Path) -> Tables:
     """Make the files of a state of two generations; close the tables to take them away.
 
+    In the second there are other nodes, to which fragments are handed over.
+
     The file ``first`` holds what was published before: the first generation is never reclaimed.
     """
     tables = Tables.create(directory, WORKERS, FLOWS)
@@ -189,7 +196,8 @@ def publish(directory: Path) -> Tables:
     with published(tables) as view:
         word = int(view.control.published)
     (directory / "first").write_bytes(word.to_bytes(8, sys.byteorder))
-    tables.publish(dataclasses.replace(state, pools=tuple(map(shrunk, state.pools))))
+    shrunken = tuple(map(shrunk, state.pools))
+    tables.publish(dataclasses.replace(state, pools=shrunken, peers=peers()))
     return tables
 
 

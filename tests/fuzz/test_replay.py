@@ -1,5 +1,6 @@
 """The packet path under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
+import dataclasses
 import random
 import struct
 import subprocess
@@ -12,6 +13,7 @@ from lbfwd.tables import FILES, Tables
 from tests.fuzz.building import build
 from tests.packet import bench, corpus
 from tests.packet.crafted import frame, offload
+from tests.packet.fleet import peers
 
 SEED = 20160318
 MUTATIONS = 8000
@@ -33,7 +35,7 @@ def run(program: Path, directory: Path, items: Iterable[corpus.Item], rounds: in
     frames = directory / "frames"
     frames.write_bytes(b"".join(record(item) for item in items))
     tables = Tables.create(directory, 1, 1024)
-    tables.publish(bench.all_combinations())
+    tables.publish(dataclasses.replace(bench.all_combinations(), peers=peers()))
     files = [str(directory / name) for name in FILES]
     done = subprocess.run(
         [str(program), *files, str(frames), str(SEED), str(rounds)],

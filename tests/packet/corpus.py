@@ -8,6 +8,7 @@ from scapy.layers.inet import ICMP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
 )
@@ -28,10 +29,12 @@ from tests.packet.crafted import (
     raw,
     transport,
 )
+from tests.packet.fleet import from_peer
 
 GSO = {(4, "tcp"): GSO_TCPV4, (6, "tcp"): GSO_TCPV6, (4, "udp"): GSO_UDP_L4, (6, "udp"): GSO_UDP_L4}
 TRANSPORT_AT = {4: 34, 6: 54}
 CSUM_OFFSET = {"tcp": 16, "udp": 6}
+SHORT6 = bytes(ip(6) / IPv6ExtHdrFragment(nh=17, m=1, id=8) / UDP(dport=84) / Raw(bytes(16)))
 Item = tuple[bytes, bytes]  # offload header, frame
 
 
@@ -62,6 +65,10 @@ def _beside_flows() -> Iterator[bytes]:
     datagram = bytes(ip(6) / transport("udp") / Raw(bytes(2000)))
     for part in fragments.fragment6(datagram, [800] * 3, 7):
         yield bytes(ethernet())[:12] + b"\x86\xdd" + part
+    short = bytes(ip(4, id=8) / transport("udp") / Raw(bytes(99)))
+    for part in (*fragments.split(short, 60), SHORT6):
+        yield from_peer(part, 4)
+        yield from_peer(part, 6)
     yield raw(ip(6), IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting(), UDP(dport=84))
     yield raw(ip(6), ICMPv6EchoRequest(data=b"hello"))
     yield raw(ip(4, options=[IPOption_Router_Alert()] * 3), ICMP(), Raw(b"hello"))

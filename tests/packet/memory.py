@@ -24,6 +24,8 @@ class Published:
         self.vips = self.at("struct lbfwd_vip", self.snapshot.vips_offset)
         self.services = self.at("struct lbfwd_service", self.snapshot.services_offset)
         self.backends = self.at("struct lbfwd_backend", self.snapshot.backends_offset)
+        self.peer = self.at("struct lbfwd_peer", self.snapshot.peers_offset)  # the first
+        self.peer_path = self.at("struct lbfwd_path", self.snapshot.peer_paths_offset)
         self.paths = self.at("struct lbfwd_path", 0)  # backends point to them from here
 
     def at(self, kind: str, offset: int) -> Any:

@@ -349,6 +349,10 @@ OTHER_ROOMS = {
     "icmp_unmatched",  # test_icmp_errors.py
     "fragment_unmatched",  # test_fragments.py
     "fragment_no_room",
+    "fragment_to_peer",  # test_peers.py
+    "peer_unknown",
+    "peer_malformed",
+    "peer_not_fragment",
     "echo_refused",  # test_echo.py
     "echo_answered",
     "rate_limited",

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.l2 import GRE, Dot1Q, Ether
 
 from lbfwd.demo.lab import LabError
 from lbfwd.net import guard
@@ -298,3 +298,60 @@ def test_without_the_capability_the_error_names_it(hosts):
                 status = 7 if "needs CAP_NET_ADMIN" in str(error) else 8
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+OWN4, OWN6 = "10.1.0.1", "fd01::1"
+OWN = [ip_address(OWN4), ip_address(OWN6)]
+
+
+def handed_over(ether, version, mark=1, source=None):
+    """A fragment in GRE to the node itself, as other nodes send it; or without the mark."""
+    fragment = IP(src="198.51.100.1", dst=VIP4, flags="MF") / UDP(dport=PORT)
+    ends = {"src": source or "10.1.0.2", "dst": OWN4} if version == 4 else {
+        "src": source or "fd01::2", "dst": OWN6}  # fmt: skip
+    head = IP(**ends) if version == 4 else IPv6(**ends)
+    return ether / head / GRE(proto=0x0800, recursion_control=mark) / fragment
+
+
+BEHIND = """
+table netdev witness {
+    chain behind {
+        type filter hook ingress device "v0" priority 0;
+        ip protocol gre counter comment "IPv4"
+        ip6 nexthdr gre counter comment "IPv6"
+    }
+}
+"""
+
+
+def test_marked_gre_to_the_node_itself_is_kept_from_the_stack(hosts, wire, listener):
+    """From anybody, tagged 0 or not; other GRE passes."""
+    node = hosts[1]
+    ether, out = wire
+    node.run("nft", "-f", "-", stdin=BEHIND)
+
+    def survivors(*frames):
+        before = counts()
+        for frame in (*frames, datagram(ether, OTHER4, "end")):
+            out.send(bytes(frame))
+        arrived(listener)
+        return [now - was for was, now in zip(before, counts(), strict=True)]
+
+    def counts():
+        listing = json.loads(node.run("nft", "-j", "list", "table", "netdev", "witness"))
+        rules = [item["rule"]["expr"] for item in listing["nftables"] if "rule" in item]
+        return [c["counter"]["packets"] for expr in rules for c in expr if "counter" in c]
+
+    priority = ether / Dot1Q(vlan=0)
+    marked = [handed_over(below, version) for below in (ether, priority) for version in (4, 6)]
+    marked.append(handed_over(ether, 4, source="10.1.0.77"))
+    marked.append(handed_over(ether, 6, source="fd01::77"))
+    install(node)
+    assert survivors(*marked) == [3, 3]
+    call(node, guard.install(["v0"], VIPS, OWN))
+    assert survivors(*marked) == [0, 0]
+    assert survivors(handed_over(ether, 4, mark=0), handed_over(ether, 6, mark=0)) == [1, 1]
+    assert not call(node, guard.missing(["v0"], VIPS, OWN))
+    assert missing(node)
+    node.run("nft", "delete element netdev lbfwd own4 { 10.1.0.1 }")
+    assert call(node, guard.missing(["v0"], VIPS, OWN))

@@ -103,6 +103,19 @@ def test_the_filter_admits_what_is_for_a_vip(hosts, cable):
     assert got == [bytes(frame) for frame in [*admitted, untagged, *cut]]
 
 
+def test_vlans_that_are_received_elsewhere_are_not_admitted(hosts, cable):
+    ether, out = cable
+    names = {f"vid {vid}": ether / Dot1Q(vlan=vid) for vid in (0, 7, 8, 100)} | {"none": ether}
+    frames = [
+        below / ip / UDP(dport=53) / name.ljust(30).encode()
+        for name, below in names.items()
+        for ip in (IP(dst="192.0.2.10"), IPv6(dst="2001:db8::10"))
+    ]
+    got = passed(hosts[1], vip_filter(VIPS, {7, 100}), out, frames)
+    seen = [frame[-30:].decode().strip() for frame in got]
+    assert seen == ["vid 0", "vid 0", "vid 8", "vid 8", "none", "none"]
+
+
 def test_the_kernel_takes_the_longest_filter_or_says_enomem(hosts, cable):
     ether, out = cable
     program = vip_filter([ip_address("10.0.0.0") + 3 * i for i in range(1500)])

@@ -17,6 +17,7 @@ class Packet:
     pkttype: int = 0
     queue: int = 0
     cpu: int = 0
+    tag: int | None = None  # what the kernel took out of the frame
 
 
 class InvalidProgramError(Exception):
@@ -134,7 +135,8 @@ def _load(code, k, x, memory, packet):
     if mode == 0x80:
         return len(packet.data)
     if mode == 0x20 and k >= 0xFFFFF000:
-        ancillary = {0: packet.protocol, 4: packet.pkttype, 24: packet.queue, 36: packet.cpu}
+        ancillary = {0: packet.protocol, 4: packet.pkttype, 24: packet.queue, 36: packet.cpu,
+                     44: packet.tag or 0, 48: int(packet.tag is not None)}  # fmt: skip
         return ancillary[k - 0xFFFFF000]
     return _bytes(packet, k + (x if mode == 0x40 else 0), size)
 

@@ -83,6 +83,18 @@ def test_frames_cut_before_their_destination_are_admitted_to_be_counted(vip):
     assert not admitted(program, Packet(other.data[:end], whole.protocol))
 
 
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+def test_vlans_that_are_received_elsewhere_are_not_admitted(vip):
+    program = vip_filter([VIP4, VIP6], {7, 4094})
+    whole = frame(vip)
+    priority = 5 << 13
+    tags = {None: True, 0: True, priority: True, 8: True, 4093: True,
+            7: False, priority | 7: False, 4094: False}  # fmt: skip
+    for tag, expected in tags.items():
+        assert admitted(program, Packet(whole.data, whole.protocol, tag=tag)) == expected, tag
+    assert not admitted(program, Packet(frame(vip + 1).data, whole.protocol, tag=8))
+
+
 def test_what_this_machine_sends_is_not_admitted():
     packet = frame(VIP4)
     outgoing = Packet(packet.data, packet.protocol, pkttype=4)
