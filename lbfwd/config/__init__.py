@@ -1,5 +1,6 @@
 """The configuration: read, checked as a whole, and then never changed."""
 
+from lbfwd.config.announce import Announce
 from lbfwd.config.health import Health
 from lbfwd.config.key import HashKey
 from lbfwd.config.load import load, parse
@@ -22,6 +23,7 @@ from lbfwd.config.values import IPAddress, IPNetwork
 
 __all__ = [
     "Admin",
+    "Announce",
     "Backend",
     "Config",
     "ConfigError",

@@ -11,10 +11,12 @@ DIGITS = 32
 RULE = f"{DIGITS} hex digits (128 random bits, the same on every node: openssl rand -hex 16)"
 _FORM = re.compile(rf"[0-9a-fA-F]{{{DIGITS}}}", re.ASCII)
 _MOST_BYTES = 4096
+SHORTEST_TOKEN, LONGEST_TOKEN = 16, 1024
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class KeyFileError(Exception):
-    """A hash_key_file cannot be used; the text is the rule and never holds what is in it."""
+    """A file with a secret cannot be used; the text is the rule and never holds what is in it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,10 +41,18 @@ def parse_key(text: object) -> HashKey:
 
 
 def read_key_file(path: Path) -> HashKey:
-    """Read a file that holds 32 hex digits and that nobody else can read.
+    """Read a file that holds 32 hex digits and that nobody else can read. Raises KeyFileError."""
+    try:
+        return parse_key(read_secret(path))
+    except ValueError as error:
+        raise KeyFileError(f"the file must hold {error}") from None
+
+
+def read_secret(path: Path) -> str:
+    """Read the text of a small file that nobody else can read, without the space around it.
 
     Raises KeyFileError when it cannot be read, is no regular file, belongs to another user than
-    us or root, can be read or written by group or others, or holds anything else.
+    us or root, or can be read or written by group or others.
     """
     try:
         with open_at_once(path) as file:
@@ -52,10 +62,18 @@ def read_key_file(path: Path) -> HashKey:
         raise KeyFileError(f"cannot be read: {error.strerror}") from None
     except ValueError:
         raise KeyFileError("a path cannot hold a null character") from None
-    try:
-        return parse_key(content.decode("ascii", "replace").strip())
-    except ValueError as error:
-        raise KeyFileError(f"the file must hold {error}") from None
+    return content.decode("utf-8", "replace").strip()
+
+
+def read_token(path: Path) -> str:
+    """Read the token of a pool: a file as of ``read_secret``, one line. Raises KeyFileError."""
+    token = read_secret(path)
+    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+        raise KeyFileError(
+            f"the file must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} visible ASCII"
+            " characters without spaces (openssl rand -hex 32)"
+        )
+    return token
 
 
 def open_at_once(path: Path) -> BinaryIO:

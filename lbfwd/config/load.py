@@ -5,19 +5,29 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import rtoml
 from pydantic import ValidationError
 
-from lbfwd.config.document import Document, mark_bad
-from lbfwd.config.key import RULE, HashKey, KeyFileError, open_at_once, parse_key, read_key_file
+from lbfwd.config.document import Document, mark_bad, tables
+from lbfwd.config.fleet import EtcdSettings
+from lbfwd.config.key import (
+    RULE,
+    HashKey,
+    KeyFileError,
+    open_at_once,
+    parse_key,
+    read_key_file,
+    read_token,
+)
 from lbfwd.config.machine import Machine, lacking
 from lbfwd.config.model import Config
 from lbfwd.config.once import Memo, Reading
 from lbfwd.config.problem import MISSING, ConfigError, Finding, Problem, hidden, hide, show
 from lbfwd.config.rules import cross_check
+from lbfwd.config.shared import Shared, join, wants_shared
 from lbfwd.config.translate import Places, findings
 
 MAX_FILE_BYTES = 32 * 1024 * 1024  # the largest services and pools we hold, written out: 15 MB
@@ -38,35 +48,45 @@ def parse(
     Raises ConfigError with all that is wrong.
     """
     key = None if hash_key is None else HashKey(hash_key)
-    document, places = _places(text, file, workers or {})
-    return _config(document, places, key)
+    document = _document(text, file)
+    _override(document, workers or {})
+    return _config(document, Places(document, file, workers or {}), key)
 
 
 def load(
     path: Path,
     workers: Mapping[str, object] | None = None,
     machine: Machine | None = None,
+    shared: Shared | None = None,
     memo: Memo | None = None,
 ) -> Config:
     """Read a configuration file and its hash_key_file (relative to the file's directory).
 
-    With ``machine`` (``this_machine()``) it is checked against that machine too. ``memo`` makes
-    what was read before the same objects again. Raises ConfigError with all that is wrong; a file
-    that cannot be read is a problem too.
+    With ``machine`` (``this_machine()``) it is checked against that machine too. ``shared``: what
+    etcd holds, for a file that leaves it to etcd. ``memo`` makes what was read before the same
+    objects again. Raises ConfigError with all that is wrong; a file that cannot be read is a
+    problem too.
     """
-    return read(read_text(path), path, workers, machine, memo)
+    return read(read_text(path), path, workers, machine, shared, memo)
 
 
-def read(
+def read(  # noqa: PLR0913, PLR0917 - a file, and what else there is to know
     text: str,
     path: Path,
     workers: Mapping[str, object] | None = None,
     machine: Machine | None = None,
+    shared: Shared | None = None,
     memo: Memo | None = None,
 ) -> Config:
     """Read the text of a configuration file as ``load`` does; the file itself is not looked at."""
     file = str(path)
-    document, places = _places(text, file, workers or {})
+    document = _document(text, file)
+    elsewhere: Mapping[str, str] = {}
+    if shared is not None and wants_shared(document):
+        other = _document(shared.text, shared.name)
+        document = join(document, other, file, shared.name)
+        elsewhere = dict.fromkeys(other, shared.name)
+    _override(document, workers or {})
     key: HashKey | Finding | None = None
     key_file = document.get("hash_key_file")
     if isinstance(key_file, str) and "hash_key" not in document:
@@ -74,7 +94,18 @@ def read(
             key = read_key_file(path.parent / key_file)
         except KeyFileError as error:
             key = Finding(("hash_key_file",), show(key_file), str(error))
-    return _config(document, places, key, machine, memo)
+    places = Places(document, file, workers or {}, elsewhere)
+    unreadable = tuple(_unreadable_tokens(document, path.parent))
+    return _config(document, places, key, machine, memo, unreadable)
+
+
+def read_etcd(path: Path) -> EtcdSettings:
+    """Read what a configuration file says of etcd, and nothing else of it. Raises ConfigError."""
+    text = read_text(path)
+    try:
+        return EtcdSettings.model_validate(_document(text, str(path)).get("etcd", {}))
+    except ValidationError:
+        return read(text, path).etcd  # raises all that is wrong, in an operator's words
 
 
 def read_text(path: Path) -> str:
@@ -119,18 +150,13 @@ def _document(text: str, file: str) -> Document:
         raise _refused(file, place, f"not TOML: {hide(rule)}") from None
 
 
-def _places(text: str, file: str, workers: Mapping[str, object]) -> tuple[Document, Places]:
-    document = _document(text, file)
-    _override(document, workers)
-    return document, Places(document, file, workers)
-
-
-def _config(
+def _config(  # noqa: PLR0913, PLR0917 - all that decides whether it is good
     document: Document,
     places: Places,
     key: HashKey | Finding | None,
     machine: Machine | None = None,
     memo: Memo | None = None,
+    unreadable: Sequence[Finding] = (),
 ) -> Config:
     key = _take_key(document, key)
     document["hash_key"] = _PLACEHOLDER if isinstance(key, Finding) else key
@@ -138,7 +164,8 @@ def _config(
     config, own = _validate(document, reading)
     for finding in own:
         mark_bad(document, finding.location)
-    found = [*([key] if isinstance(key, Finding) else []), *own, *cross_check(document, places.key)]
+    first = [key] if isinstance(key, Finding) else []
+    found = [*first, *unreadable, *own, *cross_check(document, places.key)]
     if machine:
         found += lacking(
             _array(document, "node", "interfaces"), _array(document, "workers", "cpus"), machine
@@ -148,6 +175,17 @@ def _config(
     if memo:
         memo.keep(reading)
     return config
+
+
+def _unreadable_tokens(document: Document, directory: Path) -> Iterator[Finding]:
+    for at, pool in tables(document, "pool"):
+        register = pool.get("register")
+        file = register.get("token_file") if isinstance(register, dict) else None
+        if isinstance(file, str) and file:
+            try:
+                read_token(directory / file)
+            except KeyFileError as error:
+                yield Finding((*at, "register", "token_file"), show(file), str(error))
 
 
 def _array(document: Document, table: str, key: str) -> list[object]:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, InstanceOf, PlainValidator, WrapValidator
 
+from lbfwd.config.announce import Announce, AnnounceWhen
+from lbfwd.config.fleet import EtcdSettings, Fleet, FleetNode, Register, Registration
 from lbfwd.config.health import Health, MinHealthy
 from lbfwd.config.key import HashKey
 from lbfwd.config.once import backends_once, pools_once
@@ -163,8 +165,14 @@ class Backend(Table):
     weight: Annotated[int, whole(0, MAX_WEIGHT)] = 1
 
 
+class RegisteredBackend(Backend):
+    """A backend that has registered itself; no file holds one."""
+
+
 class Pool(Table):
     """A named set of backends; ``table_size`` is prime (paper section 3.4).
+
+    Only one that backends may ``register`` in may have none.
 
     ``min_healthy``: so many backends stay in service whatever their checks say, as a count or as a
     percentage of the pool ("50%"). ``all_down``: when no backend passes, all stay in service
@@ -174,7 +182,10 @@ class Pool(Table):
 
     name: Name
     table_size: Annotated[int, PlainValidator(parse_table_size)] = DEFAULT_TABLE_SIZE
-    backends: Annotated[tuple[Backend, ...], array(1, MAX_MEMBERS), WrapValidator(backends_once)]
+    backends: Annotated[
+        tuple[Backend, ...], array(0, MAX_MEMBERS), WrapValidator(backends_once)
+    ] = ()
+    registration: Register | None = Field(default=None, alias="register")
     min_healthy: MinHealthy = "0"
     all_down: Literal["fail_open", "withdraw"] = "fail_open"
     slow_start_s: Annotated[int, whole(0, 3600)] = 0
@@ -185,7 +196,8 @@ class Service(Table):
     """A VIP, protocol and port (None: every port), and the pool that answers for it.
 
     ``empty``: without a usable backend packets are dropped, or rejected (TCP reset, UDP port
-    unreachable), so that clients know at once.
+    unreachable), so that clients know at once. ``announce``: whether this service wants its VIP
+    announced while a backend serves, always, or never.
     """
 
     vip: Address
@@ -197,6 +209,7 @@ class Service(Table):
     pool: Name
     affinity: Literal["5-tuple", "source"] = "5-tuple"
     empty: Literal["drop", "reject"] = "drop"
+    announce: AnnounceWhen = "when_healthy"
 
 
 class Metrics(Table):
@@ -227,6 +240,10 @@ class Config(Table):
     flows: Flows = Flows()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
+    announce: Announce = Announce()
+    fleet: Fleet = Fleet()
+    registration: Registration = Registration()
+    etcd: EtcdSettings = EtcdSettings()
     pools: Annotated[tuple[Pool, ...], array(), AfterValidator(pools_once)] = Field(
         default=(), alias="pool"
     )
@@ -257,8 +274,14 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("flows",): Flows,
     ("metrics",): Metrics,
     ("admin",): Admin,
+    ("announce",): Announce,
+    ("fleet",): Fleet,
+    ("fleet", "nodes"): FleetNode,
+    ("registration",): Registration,
+    ("etcd",): EtcdSettings,
     ("pool",): Pool,
     ("pool", "backends"): Backend,
+    ("pool", "register"): Register,
     ("pool", "health"): Health,
     ("service",): Service,
 }

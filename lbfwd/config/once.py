@@ -36,9 +36,13 @@ class Parts:
 class Memo:
     """Remembers the configuration that was read last."""
 
-    def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._last = Parts()
+    def __init__(self, last: Parts = Parts()) -> None:
+        """Remember nothing yet, or what another one does."""
+        self._last = last
+
+    def apart(self) -> "Memo":
+        """Return one that knows the same, for configurations that may never be in force."""
+        return Memo(self._last)
 
     def reading(self) -> "Reading":
         """Begin to read another one: validation's context."""

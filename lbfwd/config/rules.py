@@ -13,6 +13,7 @@ from typing import Any
 from lbfwd.config.document import BAD, Document, tables
 from lbfwd.config.model import service_name
 from lbfwd.config.problem import Finding, Location, show
+from lbfwd.config.rules_fleet import fleet_rules
 from lbfwd.config.rules_health import health_rules
 from lbfwd.config.translate import closest
 from lbfwd.config.values import (
@@ -40,6 +41,7 @@ def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
     yield from _pools_of_services(document)
     yield from _vips_used_otherwise(document, pools, key_of)
     yield from _addresses_in_entropy(document, pools, key_of)
+    yield from fleet_rules(document, key_of)
 
 
 def _address(table: Document, key: str) -> Any:

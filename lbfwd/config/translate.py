@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -114,9 +114,20 @@ def closest(word: str, known: Collection[str]) -> str:
 class Places:
     """Turns findings of one document into problems that name file and key path."""
 
-    def __init__(self, document: dict[str, Any], file: str, flags: Collection[str] = ()) -> None:
-        """Take names from a document; ``flags``: ``[workers]`` keys set by the command line."""
+    def __init__(
+        self,
+        document: dict[str, Any],
+        file: str,
+        flags: Collection[str] = (),
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take names from a document.
+
+        ``flags``: ``[workers]`` keys set by the command line. ``elsewhere``: which tables are not
+        from ``file``, and what problems call the place where they are from.
+        """
         self._file = file
+        self._elsewhere = elsewhere or {}
         self._flags = flags
         self._entries = {
             **dict(_entries(document, "worker", "cpu")),
@@ -130,7 +141,8 @@ class Places:
         if location[0] == "workers" and len(location) > 1 and location[1] in self._flags:
             flag = f"--{str(location[1]).replace('_', '-')}"
             return Problem("command line", flag, value, rule)
-        return Problem(self._file, self.key(location), value, rule)
+        file = self._elsewhere.get(str(location[0]), self._file)
+        return Problem(file, self.key(location), value, rule)
 
     def key(self, location: Location) -> str:
         """Return the key path: ``pool "web".backends[1].weight``."""

@@ -55,6 +55,7 @@ def warnings(  # noqa: PLR0913 - by keyword, and each has a default
     places = Places({"worker": [own.model_dump() for own in config.own_settings]}, file, flags)
     return (
         *_unused(config, file),
+        *_password(config, file),
         *map(places.problem, worker_warnings(config, hardware)),
         *health_warnings(config, file),
         *(problem for pool in config.pools for problem in _table(pool, file, shares)),
@@ -69,8 +70,15 @@ def _maglev_shares(names: Sequence[str], weights: Sequence[int], size: int) -> S
     return shares(names, weights, size)
 
 
+def _password(config: Config, file: str) -> Iterator[Problem]:
+    plain = [place for place in config.etcd.endpoints if place.startswith("http://")]
+    if config.etcd.user and plain:
+        rule = f"its password crosses the network unencrypted to {', '.join(plain)}: use https://"
+        yield Problem(file, "etcd.user", show(config.etcd.user), rule)
+
+
 def _unused(config: Config, file: str) -> Iterator[Problem]:
-    if not config.services:
+    if not config.services and not config.etcd.endpoints:
         yield Problem(file, "service", "", "no service: nothing will be forwarded")
     used = {service.pool for service in config.services}
     for pool in config.pools:
@@ -82,6 +90,8 @@ def _table(pool: Pool, file: str, shares: Shares) -> Iterator[Problem]:
     """Say where the Maglev table cannot express the weights that the pool asks for."""
     at, size, count = entry("pool", pool.name), pool.table_size, len(pool.backends)
     weights = [backend.weight for backend in pool.backends]
+    if not weights:  # they register themselves
+        return
     if not any(weights):
         yield Problem(file, at, "", "every weight is 0: the pool gets no new flows")
         return

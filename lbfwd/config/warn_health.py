@@ -43,7 +43,7 @@ def _slow_answers(pool: Pool, file: str) -> Iterator[Problem]:
 
 def _everybody_stays(pool: Pool, file: str) -> Iterator[Problem]:
     count = len(pool.backends)
-    if least_healthy(pool.min_healthy, count) == count:
+    if count and least_healthy(pool.min_healthy, count) == count:
         rule = f"that is every one of {count} backends: none is ever taken out for its checks"
         yield Problem(file, f"{entry('pool', pool.name)}.min_healthy", show(pool.min_healthy), rule)
 

@@ -7,7 +7,7 @@ from prometheus_client import ProcessCollector
 
 from lbfwd import __version__
 from lbfwd.health.judge import scale
-from lbfwd.metrics import control, node, text, traffic
+from lbfwd.metrics import control, fleet, node, text, traffic
 from lbfwd.metrics.reading import Reading
 from lbfwd.metrics.tally import ReloadTally
 from lbfwd.supervisor.blocking import in_thread
@@ -41,11 +41,16 @@ class Exporter:
             standings=parts.watch.standings,
             scales={pool.name: scale(pool) for pool in reconciler.config.pools},
             fingerprints=await observer.fingerprints(forwarding) if forwarding else {},
+            configuration=await observer.configuration(),
+            shared=observer.shared(),
+            registrations=observer.registrations(),
             counts=await observer.counts(),
             flows=await observer.census(),
             flows_capacity=reconciler.config.workers.flows,
             workers=observer.workers(),
             interfaces=await observer.interfaces(),
+            vips=observer.vips(),
+            peers=observer.peers(),
             probes=parts.watch.probes.by_pool(),
             tunnel=observer.tunnel(),
             reloads=self.reloads,
@@ -54,6 +59,6 @@ class Exporter:
 
 def render(reading: Reading) -> list[bytes]:
     """Write a reading down, and what there is of the supervisor's own process. Blocks."""
-    groups = (group.families(reading) for group in (node, traffic, control))
+    groups = (group.families(reading) for group in (node, traffic, control, fleet))
     process = ProcessCollector(registry=None).collect()
     return text.write(chain(chain.from_iterable(groups), process))

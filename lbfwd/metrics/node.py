@@ -40,6 +40,11 @@ def families(reading: Reading) -> Iterator[Metric]:
         "Number of the forwarding state in force; 0: none yet.",
         [({}, reading.generation)],
     )
+    yield gauge(
+        "lbfwd_vip_announced",
+        "1: this node announces the VIP; 0: it does not.",
+        (({"vip": str(vip.vip)}, float(vip.announced)) for vip in reading.vips),
+    )
     yield from _workers(reading.workers)
     yield from _flows(reading)
     yield from _rings(reading.workers)

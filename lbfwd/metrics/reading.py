@@ -8,7 +8,15 @@ from lbfwd.health.standing import BackendKey as StandingKey
 from lbfwd.health.standing import Standing
 from lbfwd.metrics.tally import PoolProbes, ReloadTally
 from lbfwd.supervisor.census import Flows
-from lbfwd.supervisor.status import InterfaceStatus, TunnelStatus, WorkerStatus
+from lbfwd.supervisor.status import (
+    InterfaceStatus,
+    PeerStatus,
+    RegistrationStatus,
+    SharedStatus,
+    TunnelStatus,
+    VipStatus,
+    WorkerStatus,
+)
 from lbfwd.tables import Counts
 
 
@@ -23,12 +31,18 @@ class Reading:
     scales: Mapping[str, int]
     """By pool: what weights in force are multiplied by (``judge.scale``)."""
     fingerprints: Mapping[str, str]
+    configuration: str
+    """Digest of what nodes of a fleet have in common."""
+    shared: SharedStatus | None
+    registrations: Mapping[StandingKey, RegistrationStatus]
     counts: Counts
     flows: Flows
     flows_capacity: int
     """Live flows that a worker can hold."""
     workers: tuple[WorkerStatus, ...]
     interfaces: tuple[InterfaceStatus, ...]
+    vips: tuple[VipStatus, ...]
+    peers: tuple[PeerStatus, ...]
     probes: Mapping[str, PoolProbes]
     tunnel: TunnelStatus | None
     reloads: ReloadTally

@@ -9,7 +9,7 @@ from lbfwd.health.standing import Condition
 from lbfwd.metrics.family import counter, gauge, info
 from lbfwd.metrics.reading import Reading
 
-UP: frozenset[Condition] = frozenset({"up", "starting", "drained"})
+UP: frozenset[Condition] = frozenset({"up", "starting", "drained", "paused"})
 
 
 def families(reading: Reading) -> Iterator[Metric]:
@@ -92,7 +92,7 @@ def _backends(reading: Reading, pools: tuple[PoolState, ...]) -> Iterator[Metric
     yield gauge(
         "lbfwd_backend_condition",
         "1 for the condition that a backend is in: up, down, checking, failed_open, starting, "
-        "drained or disabled; the others have no sample.",
+        "drained, disabled, joining, paused or gone; the others have no sample.",
         (
             (label | {"condition": _condition(reading, pool, member)}, 1.0)
             for label, pool, member in _members(pools)

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from lbfwd.config import parse
+from lbfwd.config.announce import Announce
+from lbfwd.config.fleet import EtcdSettings, Fleet, FleetNode, Register, Registration
 from lbfwd.config.health import Health
 from lbfwd.config.model import (
     Admin,
@@ -17,7 +19,24 @@ from lbfwd.config.model import (
     Workers,
 )
 
-TABLES = (Node, Workers, Worker, Flows, Metrics, Admin, Pool, Backend, Health, Service)
+TABLES = (
+    Node,
+    Workers,
+    Worker,
+    Flows,
+    Metrics,
+    Admin,
+    Announce,
+    Fleet,
+    FleetNode,
+    Registration,
+    EtcdSettings,
+    Pool,
+    Backend,
+    Register,
+    Health,
+    Service,
+)
 FILE = Path(__file__).parents[3] / "deploy" / "lbfwd.toml"
 EXAMPLE = FILE.read_text()
 KEY = bytes(range(16))
@@ -44,6 +63,6 @@ def test_every_key_is_there() -> None:
     keys = {"hash_key", "hash_key_file"}
     for table in TABLES:
         keys |= set(table.model_fields)
-    keys -= {"health"}  # a table: [pool.health]
+    keys -= {"health", "registration"}  # tables: [pool.health], [pool.register]
     shown = set(re.findall(r"(\w+) = ", EXAMPLE))
     assert shown == keys

@@ -86,3 +86,11 @@ def test_problems_are_the_same_whatever_was_read_before(old: str, new: str) -> N
         accepted(text)
     assert caught.value.problems == without.value.problems
     assert again(memo).pools[0] is good.pools[0], "what was refused is not remembered"
+
+
+def test_what_is_only_looked_at_changes_nothing_of_what_is_remembered() -> None:
+    memo = Memo()
+    running = again(memo)
+    planned = again(memo.apart(), GOOD.replace("10.0.0.12", "10.0.0.13"))
+    assert planned.pools != running.pools
+    assert all(a is b for a, b in zip(again(memo).pools, running.pools, strict=True))

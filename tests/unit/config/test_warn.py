@@ -143,3 +143,23 @@ def test_source_of_another_machine() -> None:
         config, FILE, local=HERE, shares=lambda *_: (32769, 32768), hardware=Hardware()
     )
     assert [(p.key, p.value) for p in problems] == [("node.source[0]", '"203.0.113.11"')]
+
+
+def test_a_password_for_etcd_that_crosses_the_network_unencrypted() -> None:
+    def with_etcd(endpoint: str) -> Config:
+        text = f'[etcd]\nendpoints = ["{endpoint}"]\nuser = "u"\npassword_file = "p"\n'
+        return accepted(change("[[pool]]", f"{text}[[pool]]", GOOD))
+
+    told = [
+        problem for problem in found(with_etcd("http://10.0.0.5:2379")) if "etcd" in problem.key
+    ]
+    assert [(problem.key, problem.value) for problem in told] == [("etcd.user", '"u"')]
+    assert "unencrypted to http://10.0.0.5:2379" in told[0].rule
+    assert not [p for p in found(with_etcd("https://10.0.0.5:2379")) if "etcd" in p.key]
+
+
+def test_a_node_whose_services_come_from_etcd_lacks_none() -> None:
+    bare = GOOD[: GOOD.index("[[pool]]")]
+    assert [p.key for p in found(accepted(bare)) if "no service" in p.rule] == ["service"]
+    etcd = '[etcd]\nendpoints = ["http://10.0.0.5:2379"]\n'
+    assert not [p for p in found(accepted(bare + etcd)) if "no service" in p.rule]

@@ -53,6 +53,8 @@ def labelled(found: Samples, name: str) -> Iterator[dict[str, str]]:
     ("name", "labels", "wanted"),
     [
         ("generation", {}, 42),
+        ("vip_announced", {"vip": "192.0.2.10"}, 1),
+        ("vip_announced", {"vip": "2001:db8::10"}, 0),
         ("worker_packets_total", {"worker": "0"}, 1000),
         ("worker_frames_total", {"worker": "0"}, 999),
         ("worker_bursts_total", {"worker": "1"}, 100),
@@ -82,6 +84,11 @@ def labelled(found: Samples, name: str) -> Iterator[dict[str, str]]:
         ("service_packets_total", {"service": "new"}, 0),
         ("service_flows", {"service": "http"}, 7),
         ("service_flows", {"service": "any"}, 0),
+        ("service_fingerprint", {"service": "http"}, 0x00112233AABB),
+        ("configuration_digest", {}, 0x0123456789AB),
+        ("etcd_reachable", {}, 1),
+        ("shared_configuration_revision", {}, 12),
+        ("shared_configuration_accepted", {}, 0),
         ("service_fingerprint_info", {"service": "http", "fingerprint": "00112233aabbccdd"}, 1),
         ("backend_packets_total", {"pool": "web", "backend": "a"}, 12345),
         ("backend_bytes_total", {"pool": "web", "backend": "a"}, 67890),
@@ -181,6 +188,18 @@ def test_promtool_finds_nothing_to_complain_of() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
+def test_registrations_are_counted_by_pool_and_state() -> None:
+    found = samples(reading())
+    assert list(labelled(found, "registrations")) == [{"pool": "web", "state": "active"}]
+    assert value(found, "registrations", pool="web", state="active") == 1
+
+
+def test_without_etcd_there_is_nothing_about_it() -> None:
+    names = {name for name, _ in samples(replace(reading(), shared=None))}
+    assert "lbfwd_configuration_digest" in names
+    assert not [name for name in names if "etcd" in name or "shared" in name]
+
+
 def test_the_document_lists_every_metric_with_its_type_and_labels() -> None:
     text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     rows = re.findall(r"^\| `(lbfwd_\w+)` \| (\w+) \| ([\w, ]*)\|", text, re.MULTILINE)
@@ -205,5 +224,5 @@ def test_the_document_tells_how_many_series_there_are() -> None:
     names = [{name for name, _ in labels} for _, labels in samples(reading())]
     owners = (next((o for o, its in OWNERS.items() if its <= labels), "") for labels in names)
     found = Counter(filter(None, owners))
-    found["pool"] -= 1  # its probes have had a second outcome
+    found["pool"] -= 2  # its probes have had a second outcome, and one has registered
     assert found == {whose: number * there[whose] for whose, number in each.items()}

@@ -1,5 +1,6 @@
 """A reading for tests: two pools, three services, two workers."""
 
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
@@ -12,6 +13,7 @@ from lbfwd.supervisor.census import Flows
 from lbfwd.supervisor.status import (
     BlockedStatus,
     InterfaceStatus,
+    RegistrationStatus,
     RingStatus,
     TunnelStatus,
     WorkerStatus,
@@ -90,11 +92,20 @@ def reading() -> Reading:
         standings={("web", "a"): standing("up"), ("web", "b"): standing("down")},
         scales={"web": 1, "slow": 10},
         fingerprints={"http": "00112233aabbccdd", "any": "ff", "new": "ee"},
+        configuration="0123456789abcdef",
+        shared=values.status().shared,
+        registrations={
+            ("web", "a"): RegistrationStatus(
+                source="etcd", state="active", since=datetime(2026, 1, 2, tzinfo=UTC)
+            )
+        },
         counts=counts(),
         flows=Flows({}, {(VIP, "tcp", 80): 7}, {("web", "a", A): 7}, (5, 2)),
         flows_capacity=1024,
         workers=(worker(0, rings), worker(1, ())),
         interfaces=(interface(),),
+        vips=values.status().vips,
+        peers=values.status().peers,
         probes=probes().by_pool(),
         tunnel=TunnelStatus(
             trouble="",
