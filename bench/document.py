@@ -165,6 +165,50 @@ def reload_table(result: Result) -> str:
     return table(head, rows)
 
 
+def failover_table(result: Result) -> str:
+    """Return what clients noticed of each event; the worst of the rounds, and the median time."""
+    head = ("noticed by", "event", "broken of", "lost of", "router, s", "silence, s", "exchange, s")
+    rows = (
+        (
+            detection,
+            event,
+            "{} of {}".format(*(sum(r[key] for r in rounds) for key in ("broken", "connections"))),
+            f"{sum(sum(r['lost'].values()) for r in rounds)} of "
+            f"{sum(r['datagrams'] for r in rounds):,}",
+            *(
+                cell(figure([r[key] / 1000 for r in rounds]).plain(), ".2f")
+                for key in ("noticed_ms", "silent_ms", "longest_ms")
+            ),
+        )
+        for detection, events in result["figures"].items()
+        for event, rounds in events.items()
+    )
+    return table(head, rows)
+
+
+def memory_table(result: Result) -> str:
+    """Return the MiB that a worker takes beside its rings and tables, and a bare Python."""
+    worker, python = (result["figures"][key] for key in ("worker", "python_alone"))
+    rows = (
+        ("resident", cell(worker["Rss"], ".1f")),
+        ("its share, where memory is shared (PSS)", cell(worker["Pss"], ".1f")),
+        ("its own", cell(worker["Private_Dirty"], ".1f")),
+        ("a Python that has imported nothing, resident", cell(python, ".1f")),
+    )
+    return table(("a worker", "MiB"), rows)
+
+
+def overflow_table(result: Result) -> str:
+    """Return the share of flows that find no room, by how full the table is."""
+    head = ("bytes a flow", "so full", "flows without room, %")
+    rows = (
+        (f"{spare['bytes_a_flow']:g}", full, cell({k: 100 * v for k, v in share.items()}, ".3f"))
+        for spare in result["figures"]["spares"]
+        for full, share in spare["overflow"].items()
+    )
+    return table(head, rows)
+
+
 def probes_table(result: Result) -> str:
     """Return what 2,000 checks a second cost, and how the supervisor answers meanwhile."""
     columns = {
@@ -220,6 +264,7 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
     """Return what stands where: (document, name of the marks) → text."""
     benchmarks = ROOT / "docs" / "benchmarks.md"
     targets = [from_plain(plain) for result in found.values() for plain in result["targets"]]
+    sizing = ROOT / "docs" / "sizing.md"
     headline = [t for t in targets if any(part in t.name for part in HEADLINES)]
     return {
         (benchmarks, ""): targets_table(targets),
@@ -228,6 +273,10 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
         (benchmarks, "tables"): population_table(found["tables"]),
         (benchmarks, "latency"): latency_table(found["latency"]),
         (benchmarks, "reload"): reload_table(found["reload"]),
+        (ROOT / "docs" / "announce.md", "failover"): failover_table(found["failover"]),
+        (sizing, "forward"): forward_table(found["forward"]),
+        (sizing, "memory"): memory_table(found["memory"]),
+        (sizing, "flow_table"): overflow_table(found["flow_table"]),
         (benchmarks, "probes"): probes_table(found["probes"]),
         (benchmarks, "detection"): detection_table(found["detection"]),
         (ROOT / "docs" / "tuning.md", "tuning"): tuning_tables(found["tuning"]),

@@ -8,6 +8,8 @@ IPAddress = IPv4Address | IPv6Address
 
 _TTL = 64
 _GRE = 47
+# GRE between nodes of a fleet says this in its first 16 bits: LBFWD_PEER_MARK in _fleet.h.
+PEER_MARK = 0x0100
 _DONT_FRAGMENT = 0x4000
 _IPV4_HEADER = 14 + 20 + 4  # Ethernet, IPv4, GRE
 _IPV6_HEADER = 14 + 40 + 4

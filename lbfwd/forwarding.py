@@ -26,6 +26,8 @@ class PathSpec:
     """So many low bits of the source are taken from the flow hash; they are 0 in ``source``."""
     may_fragment: bool = False
     """DF is not set in an outer IPv4 header."""
+    gre_flags: int = 0
+    """The first 16 bits of the GRE header."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,25 @@ class ServiceState:
 
 
 @dataclass(frozen=True)
+class PeerNode:
+    """A node of the fleet. One that is not live is given no fragments, but may hand some over."""
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+    live: bool
+    paths: tuple[PathSpec, ...]
+    """To it; none to this node itself."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Nodes of the fleet, which hand fragments over to each other; ``here``: this one's name."""
+
+    nodes: tuple[PeerNode, ...]
+    here: str
+
+
+@dataclass(frozen=True)
 class FlowTimes:
     """How long a flow table entry lives unseen, in seconds."""
 
@@ -89,13 +110,17 @@ class FlowTimes:
 
 @dataclass(frozen=True)
 class Forwarding:
-    """A whole forwarding state. ``echo``: who answers echo requests to a VIP."""
+    """A whole forwarding state. ``echo``: who answers echo requests to a VIP.
+
+    ``peers``: None where fragments stay on the node that they came to.
+    """
 
     hash_key: bytes
     services: tuple[ServiceState, ...]
     pools: tuple[PoolState, ...]
     flow_times: FlowTimes = FlowTimes()
     echo: str = "reply"
+    peers: Peers | None = None
 
     def __repr__(self) -> str:
         """Leave the secret out."""

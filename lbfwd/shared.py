@@ -187,12 +187,14 @@ class NodeRow:
     tcp_idle_s: int
     tcp_closing_s: int
     udp_idle_s: int
+    here: int = 0
 
 
 def pack_snapshot(generation: int, node: NodeRow, parts: dict[str, tuple[int, int]]) -> bytes:
     """Return a snapshot's header.
 
-    ``parts``: (offset in the arena, number of rows) of ``vips``, ``services`` and ``backends``.
+    ``parts``: (offset in the arena, number of rows) of ``vips``, ``services``, ``backends``,
+    ``peers``, ``peer_paths`` and ``peer_table``.
     """
     row = ffi.new("struct lbfwd_snapshot *")
     row.magic, row.generation = _SNAPSHOT_MAGIC, generation
@@ -203,6 +205,10 @@ def pack_snapshot(generation: int, node: NodeRow, parts: dict[str, tuple[int, in
     row.vips_offset, row.vip_slots = parts["vips"]
     row.services_offset, row.service_slots = parts["services"]
     row.backends_offset, row.backends = parts["backends"]
+    row.peers_offset, row.peers = parts["peers"]
+    row.peer_paths_offset, row.peer_paths = parts["peer_paths"]
+    row.peer_table_offset, row.peer_table_size = parts["peer_table"]
+    row.here = node.here
     return bytes(ffi.buffer(row))
 
 

@@ -10,15 +10,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from lbfwd import maglev
-from lbfwd.encap import IPAddress, outer_header
-from lbfwd.forwarding import Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.encap import IPAddress
+from lbfwd.forwarding import Forwarding, Member, PoolState, ServiceState
+from lbfwd.paths import path_row
+from lbfwd.peers import PackedPeers
 from lbfwd.shared import (
     PATH_BYTES,
     SNAPSHOT_BYTES,
     UNIT,
     BackendRow,
     NodeRow,
-    PathRow,
     PoolRow,
     ServiceRow,
     aligned,
@@ -127,15 +128,9 @@ def pack_pool(members: Sequence[Member], seats: Mapping[str, Seat], memo: PathMe
     """Return a pool's block: the paths of its ranked members, and their slots."""
     for member in members:
         if id(member.paths) not in memo:
-            memo[id(member.paths)] = pack_paths([_path_row(path) for path in member.paths])
+            memo[id(member.paths)] = pack_paths([path_row(path) for path in member.paths])
     paths = [memo[id(member.paths)] for member in members]
     return b"".join(paths) + pack_members([seats[member.name].slot for member in members])
-
-
-def _path_row(path: PathSpec) -> PathRow:
-    ends = path.source, path.destination
-    header = outer_header(path.dst_mac, path.src_mac, *ends, path.may_fragment)
-    return PathRow(header, path.tx, path.mtu, path.entropy_bits)
 
 
 # ---- a generation's block ----
@@ -192,12 +187,13 @@ Piece = tuple[int, bytes | bytearray]
 
 @dataclass(frozen=True)
 class Layout:
-    """A generation's block: header, VIPs, backends by slot, services."""
+    """A generation's block: header, VIPs, backends by slot, services, nodes of the fleet."""
 
     catalogue: Catalogue
     backends: bytearray
     backend_rows: int
     services: bytearray
+    peers: PackedPeers
 
     @property
     def size(self) -> int:
@@ -214,6 +210,7 @@ class Layout:
             tcp_idle_s=times.tcp_idle_s,
             tcp_closing_s=times.tcp_closing_s,
             udp_idle_s=times.udp_idle_s,
+            here=self.peers.here,
         )
         at, places = base + SNAPSHOT_BYTES, {}
         for name, data, rows in self._parts():
@@ -223,9 +220,12 @@ class Layout:
         yield base, pack_snapshot(generation, node, places)
 
     def _parts(self) -> tuple[tuple[str, bytes | bytearray, int], ...]:
-        catalogue = self.catalogue
+        catalogue, peers = self.catalogue, self.peers
         return (
             ("vips", catalogue.vips, catalogue.vip_slots),
             ("backends", self.backends, self.backend_rows),
             ("services", self.services, catalogue.slots),
+            ("peers", peers.rows, peers.count),
+            ("peer_paths", peers.paths, peers.path_count),
+            ("peer_table", peers.table, peers.table_size),
         )

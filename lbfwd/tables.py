@@ -9,14 +9,16 @@ import math
 import mmap
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from lbfwd.arena import Arena
+from lbfwd.encap import IPAddress
 from lbfwd.forwarding import FlowTimes, Forwarding, ServiceState
+from lbfwd.peers import pack_peers
 from lbfwd.pools import Draft, Pools
 from lbfwd.ring import DROP_REASONS, EVENTS, MAX_BACKENDS, MAX_SERVICES, MAX_WORKERS
 from lbfwd.shared import (
@@ -103,6 +105,11 @@ class Counts:
         """Give pool, name, packets, bytes and new flows of each backend."""
         for key, packets, size, new in self.tenants.backends.counts(self.by_backend_slot):
             yield key[0], key[1], packets, size, new
+
+    def packets_to(self, vips: Set[IPAddress]) -> int:
+        """Count the packets of all services of these VIPs."""
+        rows = self.tenants.services.counts(self.by_service_slot)
+        return sum(packets for key, packets, _size, _new in rows if key[0] in vips)
 
     def totals(self) -> Totals:
         """Return them by name."""
@@ -253,7 +260,8 @@ class Tables:
         number, offset = self.generation + 1, 0
         try:
             services = self._join(catalogue, draft)
-            layout = Layout(catalogue, draft.backends, self._backends.rows(draft.moves), services)
+            rows, peers = self._backends.rows(draft.moves), pack_peers(forwarding.peers)
+            layout = Layout(catalogue, draft.backends, rows, services, peers)
             offset = self._arena.reserve(layout.size)
             for at, data in layout.build(forwarding, number, offset):
                 self._arena.write(at, data)

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def request(
     """
     connection = _UnixConnection(path, timeout_s)
     try:
-        return _exchange(connection, str(path), method, resource, body)
+        with closing(connection):
+            connection.connect()
+            return _exchange(connection, str(path), method, resource, body)
     except PermissionError:
         raise ApiError(_refusal(path)) from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -68,11 +71,17 @@ def request_tcp(  # noqa: PLR0913, PLR0917 - where, and a request
     body: object = None,
     timeout_s: float = NODE_TIMEOUT_S,
 ) -> bytes:
-    """Look at another node by its read-only listener; returns its JSON. Raises ApiError."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    """Look at another node by its read-only listener; returns its JSON. Raises ApiError.
+
+    ``timeout_s``: for the answer; a node that is off is given up sooner.
+    """
+    connection = http.client.HTTPConnection(host, port, timeout=NODE_TIMEOUT_S)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return _exchange(connection, place, method, resource, body)
+        with closing(connection):
+            connection.connect()
+            connection.sock.settimeout(timeout_s)
+            return _exchange(connection, place, method, resource, body)
     except OSError as error:
         raise ApiError(f"{place}: {error.strerror or error}") from None
 
@@ -84,17 +93,13 @@ def _exchange(
     resource: str,
     body: object = None,
 ) -> bytes:
-    """Ask and return the body. Raises ApiError, or OSError where there is no connection."""
+    """Ask and return the body. Raises ApiError."""
     try:
-        connection.connect()
-        try:
-            connection.request(method, resource, None if body is None else json.dumps(body))
-            response = connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise ApiError(f"{place}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        connection.close()
+        connection.request(method, resource, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        answer = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise ApiError(f"{place}: {getattr(error, 'strerror', None) or error}") from error
     if response.status != http.client.OK:
         raise ApiError(*_problems(answer, response.status, place))
     return answer

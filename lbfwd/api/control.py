@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from lbfwd.api.fleet import FleetAnswers
 from lbfwd.flow import Flow
 from lbfwd.supervisor.changes import BackendReport, Forecast, Reloaded, Terms
 from lbfwd.supervisor.live import LiveReport, LiveWatch
@@ -58,7 +59,7 @@ class Changes(Protocol):
         """Return what was said of a backend, and how many flows it still has."""
 
 
-class Control(Answers, Protocol):
+class Control(Answers, FleetAnswers, Protocol):
     """The whole node."""
 
     @property

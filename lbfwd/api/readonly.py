@@ -1,14 +1,16 @@
 """What the TCP listener of ``[metrics] listen`` answers: nothing here acts.
 
-``GET /metrics`` for Prometheus; ``GET /v1/…`` as on the admin socket, but only what looks.
+``GET /metrics`` for Prometheus; ``/v1/…`` as on the admin socket, but only what looks. The one
+POST, of a live trace, makes workers look for a marked packet for a few seconds: docs/trace.md.
 """
 
 from typing import Protocol
 
 from aiohttp import web
 
-from lbfwd.api import answers, live
+from lbfwd.api import answers, fleet, live
 from lbfwd.api.control import Answers
+from lbfwd.api.fleet import FleetAnswers
 from lbfwd.api.respond import errors_as_json, server_log
 from lbfwd.metrics.text import CONTENT_TYPE
 
@@ -16,7 +18,7 @@ LARGEST_BODY = 1024  # a token, and for how long
 STOP_S = 1.0  # for answers that are under way
 
 
-class Readable(Answers, Protocol):
+class Readable(Answers, FleetAnswers, Protocol):
     """A node that can be looked at."""
 
     async def scrape(self) -> list[bytes]:
@@ -45,5 +47,6 @@ def application(control: Readable) -> web.Application:
     made = web.Application(middlewares=[errors_as_json], client_max_size=LARGEST_BODY)
     made.router.add_get("/metrics", metrics)
     answers.add_routes(made, control)
+    fleet.add_routes(made, control)
     live.add_routes(made, control)
     return made

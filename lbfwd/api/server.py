@@ -14,14 +14,14 @@ from pathlib import Path
 from aiohttp import web
 
 from lbfwd import __version__
-from lbfwd.api import answers, changes, live
+from lbfwd.api import answers, changes, fleet, live
 from lbfwd.api.control import Control
 from lbfwd.api.respond import errors_as_json, json_response, server_log
 from lbfwd.config.load import MAX_FILE_BYTES
 from lbfwd.supervisor.errors import SupervisorError
 from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
-GROUPS = (answers.add_routes, live.add_routes, changes.add_routes)
+GROUPS = (answers.add_routes, live.add_routes, changes.add_routes, fleet.add_routes)
 STOP_S = 3.0  # for answers that are under way
 # A whole file, in which a quote and the end of a line are two characters in JSON; and its path.
 LARGEST_BODY = 2 * MAX_FILE_BYTES + (64 << 10)

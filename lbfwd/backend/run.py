@@ -1,6 +1,7 @@
 """A backend's life: claim, look, plan, change, keep, undo."""
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import structlog
 
@@ -15,7 +16,10 @@ from lbfwd.backend.request import BackendError, Request
 from lbfwd.backend.sysctl import Sysctls
 from lbfwd.backend.watch import Watch
 from lbfwd.supervisor import capabilities
+from lbfwd.supervisor.notify import Notifier
 
+Beside = Callable[[Callable[[], None]], AbstractContextManager[object]]
+"""Makes what goes on beside; it is given what ends the backend."""
 Part = Filter | ReplyRoutes | Vips
 
 SETTLE_S = 0.1  # a change of routes seldom comes alone
@@ -24,14 +28,16 @@ REPORT_S = 10.0  # how often losses are looked at
 log = structlog.get_logger()
 
 
-def run(request: Request) -> None:
+def run(request: Request, beside: Beside = lambda _stop: nullcontext()) -> None:
     """Be a backend until SIGTERM, SIGINT or SIGHUP, then undo all of it.
 
-    Raises BackendError, after undoing what was done.
+    ``beside``: begins when all is in place, and ends before anything is undone. Raises
+    BackendError, after undoing what was done.
     """
     missing = capabilities.missing_here()
     if missing:
         raise BackendError(f"{', '.join(missing)} missing: run as root")
+    notifier = Notifier.inherited()
     with ExitStack() as undo:
         watch = undo.enter_context(Watch())
         undo.enter_context(claim())
@@ -43,7 +49,10 @@ def run(request: Request) -> None:
         parts = _set_up(undo, kernel, plan, decapsulator)
         decapsulator.start(watch.stop)
         _tell_ready(plan, decapsulator)
-        _keep(watch, parts, decapsulator)
+        notifier.tell("READY=1")
+        with beside(watch.stop):
+            _keep(watch, parts, decapsulator, notifier)
+            notifier.stopping()
         log.info("backend_stopping", **decapsulator.totals())
     if decapsulator.failed:
         raise BackendError("decapsulation failed (see the log); everything was undone")
@@ -105,13 +114,16 @@ def _tell_ready(plan: Plan, decapsulator: Decapsulator) -> None:
     )
 
 
-def _keep(watch: Watch, parts: tuple[Part, ...], decapsulator: Decapsulator) -> None:
+def _keep(
+    watch: Watch, parts: tuple[Part, ...], decapsulator: Decapsulator, notifier: Notifier
+) -> None:
     """Keep things as they were set up, and tell what gets lost, until it is time to stop.
 
     Raises BackendError when a tunnel device is gone.
     """
     losses = decapsulator.losses()
     while watch.wait(REPORT_S):
+        notifier.feed_watchdog()
         if watch.settle(SETTLE_S):
             decapsulator.keep_up()
             _sync(parts)

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from pydantic import BaseModel
+
     from lbfwd.supervisor.status import Status
+
+    Model = TypeVar("Model", bound=BaseModel)
 
 DEFAULT_RUNTIME_DIR = "/run/lbfwd"
 LONGEST_CHANGE_S = 600.0  # workers are replaced one after another
@@ -51,13 +57,19 @@ def admin_socket(args: argparse.Namespace) -> Path:
 
 def look(args: argparse.Namespace) -> "Status":
     """Return what the running lbfwd does now. Raises ApiError."""
-    from lbfwd.api.client import ApiError, not_understood, request
     from lbfwd.supervisor.status import Status
 
+    return fetch(args, "/v1/status", Status)
+
+
+def fetch(args: argparse.Namespace, path: str, model: "type[Model]") -> "Model":
+    """Return what the running lbfwd answers. Raises ApiError."""
+    from lbfwd.api.client import ApiError, not_understood, request
+
     socket = admin_socket(args)
-    body = request(socket, "GET", "/v1/status")
+    body = request(socket, "GET", path)
     try:
-        return Status.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValueError:
         raise ApiError(not_understood(socket)) from None
 

@@ -18,6 +18,7 @@ VERBS = {
     "plan": "show what a reload would do and change nothing",
     "reload": "make the running load balancer read its configuration again",
     "confirm": "keep what reload --confirm has taken up",
+    "push": "show a shared configuration to all nodes of a fleet and write it to etcd",
     "undo": "return to the configuration before the last one",
     "drain": "give a backend no new flows",
     "undrain": "let a drained backend have new flows again",
@@ -28,6 +29,9 @@ VERBS = {
     "trace": "tell where a flow goes, and why",
     "capture": "write packets before and after encapsulation as pcapng",
     "doctor": "find out what is wrong with this node or backend",
+    "tune": "set the kernel and the network cards up for the workers",
+    "withdraw": "take back the VIPs that a dead lbfwd still announces",
+    "import": "convert the virtual servers of a keepalived.conf",
     "demo": "balance real traffic in network namespaces on this machine",
     "backend": "make this machine a backend",
 }

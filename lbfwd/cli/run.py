@@ -46,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
     import uvloop
 
-    from lbfwd.api import readonly
+    from lbfwd.api import readonly, registration
     from lbfwd.api.server import admin_socket
     from lbfwd.config import ConfigError
     from lbfwd.supervisor.errors import SupervisorError
     from lbfwd.supervisor.run import Directories, Doors, serve
 
-    doors = Doors(admin_socket, readonly.runner)
+    doors = Doors(admin_socket, readonly.runner, registration.listening)
     directories = Directories(Path(args.runtime_dir), Path(args.state_dir))
     main = serve(Path(args.config), overrides(args), directories, doors)
     try:

@@ -20,6 +20,9 @@ STYLES = {
     "down": "red",
     "disabled": "red",
     "checking": "yellow",
+    "joining": "yellow",
+    "paused": "yellow",
+    "gone": "red",
 }
 _LINES_BESIDE = 2  # head and drops
 Row = Sequence[str | Text]

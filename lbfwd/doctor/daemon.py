@@ -6,8 +6,8 @@ from lbfwd import __version__
 from lbfwd.config.machine import ranges
 from lbfwd.doctor.facts import NodeFacts
 from lbfwd.doctor.finding import Finding, broken, ok, warn
+from lbfwd.tune.rules import OPTMEM_BYTES
 
-OPTMEM_BYTES = 1 << 20  # deploy/sysctl-node.conf
 FILES_SPARE = 512
 NEIGHBOURS_SPARE = 256
 

@@ -41,11 +41,12 @@ class Offloads:
 
 @dataclass(frozen=True)
 class Irq:
-    """An interrupt of an interface: where it may go, and how often it came."""
+    """An interrupt of an interface: where it may go, how often it came, its driver's name."""
 
     number: int
     cpus: frozenset[int]
     count: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class NodeFacts:
 
     ``status`` None: ``refused`` says why, or ``foreign`` of which version it is, so that it cannot
     be read. ``later``: its status a moment after ``status``.
-    By interface: ``offloads``, ``nic_drops`` (packets that the hardware had no room for),
+    ``nics``: the network cards under its interfaces, such as the members of a bond. By each of
+    them: ``offloads``, ``nic_drops`` (packets that the hardware had no room for),
     ``irqs``. ``guard``: what is wrong with it, or nothing. ``sysctls``: below ``net``.
     ``governors``: by cpu. ``files_limit``: descriptors that the supervisor may open.
     ``privileged``: not in a user namespace, where some limits cannot be passed.
@@ -78,6 +80,7 @@ class NodeFacts:
     later: Status | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    nics: tuple[str, ...] = ()
     offloads: Mapping[str, Offloads] = field(default_factory=dict)
     nic_drops: Mapping[str, int] = field(default_factory=dict)
     irqs: Mapping[str, tuple[Irq, ...]] = field(default_factory=dict)

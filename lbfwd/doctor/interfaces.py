@@ -6,24 +6,27 @@ from lbfwd.config.machine import ranges
 from lbfwd.doctor.facts import Irq, NodeFacts, Offloads
 from lbfwd.doctor.finding import Finding, broken, ok, warn
 from lbfwd.supervisor.status import Status
+from lbfwd.tune import rules
 
 
 def offloads(facts: NodeFacts) -> Iterator[Finding]:
     """Look for super-frames: V2 rings take them the slow way, or cut."""
     if facts.config is None:
         return
-    v2 = [str(cpu) for cpu, own in facts.config.settings_by_cpu.items() if own.ring == "v2"]
-    for name in facts.config.node.interfaces:
+    kinds = {cpu: own.ring for cpu, own in facts.config.settings_by_cpu.items()}
+    v2 = [str(cpu) for cpu, kind in kinds.items() if kind == "v2"]
+    for name in facts.nics:
         found = facts.offloads.get(name, Offloads())
+        unwanted = rules.unwanted(found, kinds.values())
         on = [feature for feature in ("gro", "lro") if getattr(found, feature)]
-        if found.lro:
+        if "lro" in unwanted:
             yield warn(
                 "offloads",
                 f"{name}: lro is on",
                 "it merges packets without a trace of what they were; segments may differ",
                 f"ethtool -K {name} lro off",
             )
-        elif on and v2:
+        elif "gro" in unwanted:
             yield warn(
                 "offloads",
                 f'{name}: gro is on, and ring = "v2" for the workers on cpus {", ".join(v2)}',
@@ -70,7 +73,7 @@ def hardware_drops(facts: NodeFacts) -> Iterator[Finding]:
                 "hardware drops",
                 f"{name}: {drops} packets since it came up",
                 "the card's own ring was full: its interrupts are served too late",
-                f"ethtool -G {name} rx 4096",
+                f"ethtool -G {name} rx {rules.RING}",
             )
         else:
             yield ok("hardware drops", f"{name}: none")
@@ -81,10 +84,10 @@ def queues(facts: NodeFacts) -> Iterator[Finding]:
     if facts.config is None:
         return
     workers = facts.config.workers.cpus
-    for name in facts.config.node.interfaces:
+    for name in facts.nics:
         count = facts.hardware.queues.get(name, 0)
         spread = facts.hardware.rps_cpus.get(name, frozenset())
-        if 0 < count < len(workers) and len(spread) < len(workers):
+        if rules.too_few_queues(count, len(workers), spread):
             yield warn(
                 "queues",
                 f"{name}: {count} for {len(workers)} workers",
@@ -99,8 +102,9 @@ def interrupts(facts: NodeFacts) -> Iterator[Finding]:
     """Compare where an interface's interrupts go with the workers' cores."""
     if facts.config is None:
         return
-    workers, fanout = frozenset(facts.config.workers.cpus), facts.config.workers.fanout
-    for name in facts.config.node.interfaces:
+    order, fanout = facts.config.workers.cpus, facts.config.workers.fanout
+    workers = frozenset(order)
+    for name in facts.nics:
         used = [irq for irq in facts.irqs.get(name, ()) if irq.count]
         cpus = frozenset().union(*(irq.cpus for irq in used))
         if fanout == "cpu" and used and not cpus <= workers:
@@ -109,21 +113,21 @@ def interrupts(facts: NodeFacts) -> Iterator[Finding]:
                 f"{name}: interrupts go to cpus {ranges(cpus)}, workers are on {ranges(workers)}",
                 'with fanout = "cpu" a packet belongs to the worker of the core that received it; '
                 "cores without a worker leave it to the hash",
-                f"for i in {_list(used)}; do "
-                f"echo {ranges(workers)} > /proc/irq/$i/smp_affinity_list; done",
+                _placed(used, order),
             )
-        elif len(used) > 1 and len(workers) > 1 and len(cpus) == 1:
+        elif len(cpus) == 1 and len(set(rules.places(used, order).values())) > 1:
             yield warn(
                 "interrupts",
                 f"{name}: all of its {len(used)} interrupts go to cpu {ranges(cpus)}",
                 "one core does the receiving of all queues",
-                "systemctl start irqbalance  # or set /proc/irq/N/smp_affinity_list, N: "
-                f"{_list(used)}",
+                _placed(used, order),
             )
         else:
             where = f"on cpus {ranges(cpus)}" if cpus else "none of its own"
             yield ok("interrupts", f"{name}: {where}")
 
 
-def _list(irqs: list[Irq]) -> str:
-    return " ".join(str(irq.number) for irq in irqs)
+def _placed(irqs: list[Irq], workers: tuple[int, ...]) -> str:
+    """Return the command that gives each interrupt its place, as ``lbfwd tune`` does."""
+    places = rules.places(irqs, workers).items()
+    return "; ".join(f"echo {cpu} > {rules.affinity(number)}" for number, cpu in places)

@@ -39,6 +39,17 @@ def text(path: Path) -> str:
         return ""
 
 
+def bottoms(interfaces: Iterable[str]) -> tuple[str, ...]:
+    """Return what lies under interfaces, such as a VLAN on a bond: themselves, if nothing does."""
+    return tuple(sorted({bottom for name in interfaces for bottom in _bottoms(name)}))
+
+
+def _bottoms(name: str) -> frozenset[str]:
+    lower = {link.name.removeprefix("lower_") for link in (_NET / name).glob("lower_*")}
+    found = [_bottoms(each) for each in lower if is_ours(each)]
+    return frozenset().union(*found) or frozenset({name})
+
+
 def offloads(interfaces: Iterable[str]) -> dict[str, Offloads]:
     """Return the offloads of interfaces; one whose driver does not tell is left out."""
     found = {}
@@ -60,29 +71,31 @@ def offloads(interfaces: Iterable[str]) -> dict[str, Offloads]:
 def irqs(interface: str) -> tuple[Irq, ...]:
     """Return the interrupts of an interface's device (Documentation/ABI, sysfs-bus-pci)."""
     place = _NET / interface
-    if not _is_ours(interface):
+    if not is_ours(interface):
         return ()
     device = (place / "device").resolve()
     # A virtio device has its interrupts at the PCI device that it is on.
     folders = [folder for folder in (device, device.parent) if (folder / "msi_irqs").is_dir()]
     numbers = [int(e.name) for folder in folders[:1] for e in (folder / "msi_irqs").iterdir()]
     counts = counted(text(Path("/proc/interrupts")))
-    return tuple(Irq(n, _affinity(n), counts.get(n, 0)) for n in sorted(numbers))
+    return tuple(Irq(n, _affinity(n), *counts.get(n, (0, ""))) for n in sorted(numbers))
 
 
-def counted(interrupts: str) -> dict[int, int]:
-    """Read how often interrupts came, over all cpus, from /proc/interrupts."""
+def counted(interrupts: str) -> dict[int, tuple[int, str]]:
+    """Read how often interrupts came, over all cpus, and their names, from /proc/interrupts."""
     found = {}
     cpus = len(interrupts.partition("\n")[0].split())
     for line in interrupts.splitlines()[1:]:
         number, _, rest = line.partition(":")
         if number.strip().isdigit():
-            found[int(number)] = sum(int(word) for word in rest.split()[:cpus] if word.isdigit())
+            words = rest.split()
+            count = sum(int(word) for word in words[:cpus] if word.isdigit())
+            found[int(number)] = count, words[-1] if len(words) > cpus else ""
     return found
 
 
-def _is_ours(interface: str) -> bool:
-    """Whether /sys shows our network namespace's interface of this name."""
+def is_ours(interface: str) -> bool:
+    """Tell whether /sys shows our network namespace's interface of this name."""
     try:
         return int(text(_NET / interface / "ifindex") or 0) == socket.if_nametoindex(interface)
     except OSError:

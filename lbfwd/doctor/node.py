@@ -19,7 +19,7 @@ from lbfwd.config.hardware import this_hardware
 from lbfwd.config.machine import parse_ranges, this_machine
 from lbfwd.config.warn import local_addresses, warnings
 from lbfwd.doctor.facts import NodeFacts, Secret
-from lbfwd.doctor.machine import host, irqs, offloads, text
+from lbfwd.doctor.machine import bottoms, host, irqs, offloads, text
 from lbfwd.doctor.paths import tunnelled
 from lbfwd.health import rp_filter
 from lbfwd.net import guard
@@ -111,7 +111,9 @@ def _secret(path: Path) -> Secret | None:
 
 
 def _with_interfaces(facts: NodeFacts, config: Config) -> NodeFacts:
-    names = config.node.interfaces
+    receiving = config.node.interfaces
+    # Queues, interrupts and merging are matters of what lies under a bond or a VLAN.
+    names = bottoms(receiving)
     with IPRoute() as ipr:
         drops = {
             message.get_attr("IFLA_IFNAME"): _no_room(message)
@@ -120,6 +122,7 @@ def _with_interfaces(facts: NodeFacts, config: Config) -> NodeFacts:
         }
     return replace(
         facts,
+        nics=names,
         offloads=offloads(names),
         nic_drops=drops,
         irqs={name: irqs(name) for name in names},
@@ -129,7 +132,7 @@ def _with_interfaces(facts: NodeFacts, config: Config) -> NodeFacts:
             for cpu in config.workers.cpus
             if (governor := text(_CPUS / f"cpu{cpu}" / "cpufreq" / "scaling_governor"))
         },
-        answers=tuple(rp_filter.find(_probed(config), _output(facts.status, names))),
+        answers=tuple(rp_filter.find(_probed(config), _output(facts.status, receiving))),
     )
 
 
@@ -156,8 +159,9 @@ def _guard(status: Status) -> str:
     """Return what is wrong with the guard."""
     names = [i.name for i in status.interfaces if i.receives and i.ifindex is not None]
     vips = {service.vip for service in status.services}
+    own = {address for peer in status.peers if peer.here for address in peer.addresses}
     try:
-        lacking = asyncio.run(guard.missing(names, vips))
+        lacking = asyncio.run(guard.missing(names, vips, own))
     except guard.GuardError as error:
         return str(error)
     return "table netdev lbfwd is missing or changed" if lacking else ""

@@ -14,11 +14,15 @@ def request(version: int, name: int, sequence: int, length: int) -> bytes:
 
     The kernel completes the checksum of ICMPv6, which covers the addresses.
     """
-    payload = bytes(length - IP_BYTES[version] - HEADER.size)
-    message = HEADER.pack(REQUEST[version], 0, 0, name, sequence) + payload
+    return message(version, name, sequence, bytes(length - IP_BYTES[version] - HEADER.size))
+
+
+def message(version: int, name: int, sequence: int, payload: bytes) -> bytes:
+    """Return a request with this payload, as ``request`` does."""
+    whole = HEADER.pack(REQUEST[version], 0, 0, name, sequence) + payload
     if version == 6:
-        return message
-    check = checksum(message + bytes(len(message) % 2))
+        return whole
+    check = checksum(whole + bytes(len(whole) % 2))
     return HEADER.pack(REQUEST[version], 0, check, name, sequence) + payload
 
 
@@ -30,3 +34,9 @@ def answers(version: int, data: bytes, name: int, sequence: int) -> bool:
         return False
     kind, code, _check, *rest = HEADER.unpack_from(data)
     return (kind, code, *rest) == (REPLY[version], 0, name, sequence)
+
+
+def brings(version: int, data: bytes, name: int, sequence: int, payload: bytes) -> bool:
+    """Tell whether it is the reply that brings this payload back, and nothing else."""
+    header = (data[0] & 15) * 4 if version == 4 and data else 0
+    return answers(version, data, name, sequence) and data[header + HEADER.size :] == payload

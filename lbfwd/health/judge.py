@@ -6,26 +6,34 @@ A pool is judged as a whole, for how many of its backends pass decides what beco
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from lbfwd.config import Backend, Config, Pool
 from lbfwd.config.health import least_healthy
-from lbfwd.health.standing import BackendKey, Condition, Standing, of_pool
+from lbfwd.config.model import RegisteredBackend
+from lbfwd.health.standing import BackendKey, Condition, Said, Standing, of_pool
 from lbfwd.health.verdict import Verdict
 
 STEPS = 5  # of a slow start: a fifth of the weight at once, a fifth more at each quarter
 
 
+_WHY: dict[str, str] = {
+    "joining": "no token has come back through the tunnel yet",
+    "gone": "it has left, or its lease is lost",
+}
+_KEEP_FLOWS = ("drained", "paused", "gone")
+
+
 class Operation(Protocol):
-    """What an operator has said of a backend."""
+    """What somebody has said of a backend: an operator, or it itself."""
 
     @property
-    def mode(self) -> Literal["drained", "disabled"]:
-        """``drained``: no new flows; ``disabled``: none at all."""
+    def mode(self) -> Said:
+        """``drained``, ``paused``, ``gone``: no new flows; ``disabled``, ``joining``: none."""
 
     @property
     def who(self) -> str:
-        """The operator."""
+        """Who has said it."""
 
     @property
     def when(self) -> float:
@@ -75,7 +83,8 @@ class Known:
 
 def judge(pool: Pool, known: Known, now: float) -> Iterable[tuple[BackendKey, Standing]]:
     """Judge one pool; yields its backends in their order."""
-    if pool.health.type == "none" and not pool.slow_start_s and pool.name not in known.disputed:
+    asks = pool.health.type != "none" or pool.registration
+    if not asks and not pool.slow_start_s and pool.name not in known.disputed:
         return _undisputed(pool, of_pool(known.before, pool.name), now)
     return _judged(pool, known, now)
 
@@ -125,9 +134,13 @@ def scale(pool: Pool) -> int:
 def restless(
     of_pool: Mapping[BackendKey, Standing], verdicts: Mapping[BackendKey, Verdict]
 ) -> bool:
-    """Tell whether time alone will change a standing: a slow start, or the end of a hold-down."""
+    """Tell whether a standing is to be looked at again and again.
+
+    Time alone changes a slow start and ends a hold-down; a backend that joins is waited for, and
+    whoever waits wants to know what its last probe says.
+    """
     return any(
-        standing.condition == "starting"
+        standing.condition in ("starting", "joining")
         or (standing.condition == "down" and (v := verdicts.get(key)) is not None and v.passing)
         for key, standing in of_pool.items()
     )
@@ -138,7 +151,7 @@ def _find(pool: Pool, backend: Backend, known: Known, now: float) -> _Finding:
     verdict, before = known.verdicts.get(key), known.before.get(key)
     if reason := known.unreachable.get(key):
         return _Finding(backend, "unreachable", reason)
-    if pool.health.type == "none":
+    if pool.health.type == "none" and not isinstance(backend, RegisteredBackend):
         return _Finding(backend, "passing")
     if verdict is None:
         # Checks that are new to a backend in service take nothing away before they have spoken.
@@ -178,8 +191,9 @@ def _alone(finding: _Finding) -> Condition:
 
 
 def _operated(finding: _Finding, operation: Operation) -> Standing:
-    reason = "; ".join(part for part in (f"by {operation.who}", finding.reason) if part)
-    serves = operation.mode == "drained" and _alone(finding) == "up"
+    why = _WHY.get(operation.mode) or f"by {operation.who}"
+    reason = "; ".join(part for part in (why, finding.reason) if part)
+    serves = operation.mode in _KEEP_FLOWS and _alone(finding) == "up"
     return Standing(operation.mode, 0, serves, reason, operation.when)
 
 
@@ -190,12 +204,14 @@ def _standing(
         return Standing(condition, 0, False, finding.reason, now)
     full = finding.backend.weight * scale(pool)
     step = STEPS
-    if condition == "up" and pool.slow_start_s:
+    if condition == "up" and pool.slow_start_s and full:
         step = _step(pool, known.before.get((pool.name, finding.backend.name)), known, now)
     if step < STEPS:
         reason = f"slow start of {pool.slow_start_s} s"
         return Standing("starting", full * step // STEPS, True, reason, now)
-    return Standing(condition, full, True, finding.reason, now)
+    # One that passes may have been held down: once it is in service that is over.
+    reason = finding.reason if condition == "failed_open" else ""
+    return Standing(condition, full, True, reason, now)
 
 
 def _step(pool: Pool, before: Standing | None, known: Known, now: float) -> int:
@@ -208,7 +224,7 @@ def _step(pool: Pool, before: Standing | None, known: Known, now: float) -> int:
 
 
 def _dated(standing: Standing, before: Standing | None, now: float) -> Standing:
-    if standing.condition in ("drained", "disabled"):
+    if standing.condition in get_args(Said):
         return standing
     same = before is not None and before.condition == standing.condition
     return replace(standing, since=before.since if before and same else now)

@@ -20,13 +20,14 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from lbfwd.config import Config
-from lbfwd.health import probe
+from lbfwd.health import probe, probe_token
 from lbfwd.health.outcome import PASSED, Outcome, of_os_error
 from lbfwd.health.probe_http import HttpProbe, tls_context
-from lbfwd.health.question import Dns, Http, Question, Tcp, Udp, questions
-from lbfwd.health.route import Direct, Route, Tunnelled, TunnelRoutes
+from lbfwd.health.question import Dns, Http, Question, Tcp, Token, Udp, questions
+from lbfwd.health.route import Direct, NamedRoute, Route, Tunnelled, TunnelRoutes
 from lbfwd.health.standing import BackendKey
 from lbfwd.health.verdict import Track, Verdict, combined
 
@@ -151,7 +152,7 @@ class Monitor:
     async def _watch(self, question: Question, delay_s: float) -> None:
         clock = asyncio.get_running_loop().time
         interval_s = question.interval_ms / 1000
-        route: Route = Direct(question.target)
+        route: Route | NamedRoute = Direct(question.target)
         if question.backend:
             route = self._tunnel.route(question.target, question.backend)
         await asyncio.sleep(delay_s)
@@ -200,7 +201,7 @@ def _track_keys(config: Config) -> dict[BackendKey, tuple[TrackKey, ...]]:
 
 
 @asynccontextmanager
-async def asker(question: Question, route: Route) -> AsyncIterator[Ask]:
+async def asker(question: Question, route: Route | NamedRoute) -> AsyncIterator[Ask]:
     """Give what asks the question once, as often as it is called."""
     match question.ask:
         case Tcp():
@@ -209,6 +210,8 @@ async def asker(question: Question, route: Route) -> AsyncIterator[Ask]:
             yield partial(probe.udp, question, ask, route)
         case Dns() as ask:
             yield partial(probe.dns, question, ask, route)
+        case Token():
+            yield partial(probe_token.ask, question, cast("NamedRoute", route))
         case Http() as ask:
             async with HttpProbe(question, ask, route) as http:
                 yield http.ask

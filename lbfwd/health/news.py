@@ -17,6 +17,9 @@ _EVENTS: dict[Condition, tuple[Level, str]] = {
     "failed_open": ("error", "backend_failed_open"),
     "drained": ("info", "backend_drained"),
     "disabled": ("info", "backend_disabled"),
+    "joining": ("info", "backend_joining"),
+    "paused": ("info", "backend_paused"),
+    "gone": ("warning", "backend_gone"),
 }
 
 

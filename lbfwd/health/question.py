@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lbfwd.config import Backend, Config, Health, IPAddress, Service
 from lbfwd.config.health import QUERY_TYPES, RCODES, text_bytes
+from lbfwd.config.model import RegisteredBackend
 from lbfwd.health.standing import BackendKey
 
 
@@ -46,14 +47,20 @@ class Udp:
     expect: bytes
 
 
-Ask = Tcp | Http | Dns | Udp
+@dataclass(frozen=True)
+class Token:
+    """An echo reply brings a random token back: whoever answered got what this backend was sent."""
+
+
+Ask = Tcp | Http | Dns | Udp | Token
 
 
 @dataclass(frozen=True)
 class Question:
     """All that an answer depends on.
 
-    ``target``, ``port``: who is asked. ``backend``: through whose tunnel; None: through none.
+    ``target``, ``port``: who is asked (0: there is no port). ``backend``: through whose tunnel;
+    None: through none.
     """
 
     target: IPAddress
@@ -66,14 +73,16 @@ class Question:
 
     def __str__(self) -> str:
         host = f"[{self.target}]" if self.target.version == 6 else str(self.target)
+        place = f"{host}:{self.port}" if self.port else str(self.target)
         tunnel = f" through the tunnel to {self.backend}" if self.backend else ""
-        return f"{type(self.ask).__name__.lower()} {host}:{self.port}{tunnel}"
+        return f"{type(self.ask).__name__.lower()} {place}{tunnel}"
 
 
 def questions(config: Config) -> dict[BackendKey, tuple[Question, ...]]:
     """Return what each backend is asked, of pools that have a check.
 
-    A backend has to answer all: through the tunnel it is asked for every VIP of its pool.
+    A backend has to answer all: through the tunnel it is asked for every VIP of its pool. One that
+    registered itself is asked for a token besides.
     """
     services: dict[str, list[Service]] = {}
     for service in config.services:
@@ -85,12 +94,20 @@ def questions(config: Config) -> dict[BackendKey, tuple[Question, ...]]:
             for question in _of_backend(pool.health, backend, services.get(pool.name, []))
         )
         for pool in config.pools
-        if pool.health.type != "none"
+        if pool.health.type != "none" or pool.registration
         for backend in pool.backends
     }
 
 
 def _of_backend(health: Health, backend: Backend, services: list[Service]) -> Iterator[Question]:
+    if isinstance(backend, RegisteredBackend):
+        timing = (Token(), health.interval_ms, health.timeout_ms, health.mtu_check_s)
+        for vip in dict.fromkeys(service.vip for service in services):
+            yield Question(vip, 0, backend.address, *timing)
+    yield from _of_pool(health, backend, services)
+
+
+def _of_pool(health: Health, backend: Backend, services: list[Service]) -> Iterator[Question]:
     ask = _ask(health)
     if ask is None:
         return

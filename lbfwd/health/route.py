@@ -28,13 +28,20 @@ class Route(Protocol):
         """
 
 
+class NamedRoute(Route, Protocol):
+    """A route whose packets bear a name: source port, or identifier of echo requests."""
+
+    def bind_named(self, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """Return a socket as ``bind`` does, SOCK_RAW for ICMP, and its name."""
+
+
 class TunnelRoutes(Protocol):
     """The tunnel, as the monitor uses it."""
 
     async def apply(self, wanted: Collection[Tunnelled]) -> None:
         """Serve these from now on, and no others; routes of those that stay stay good."""
 
-    def route(self, vip: IPAddress, backend: IPAddress) -> Route:
+    def route(self, vip: IPAddress, backend: IPAddress) -> NamedRoute:
         """Return the way to a VIP at one backend, for one that was applied."""
 
 

@@ -7,7 +7,9 @@ from typing import Literal
 BackendKey = tuple[str, str]
 """Name of the pool, name of the backend."""
 
-Condition = Literal["up", "down", "checking", "failed_open", "starting", "drained", "disabled"]
+Said = Literal["drained", "disabled", "joining", "paused", "gone"]
+"""What operators say of a backend, or what follows from what it says of itself."""
+Condition = Literal["up", "down", "checking", "failed_open", "starting"] | Said
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Standing:
 
     ``condition``: ``checking`` before the first verdict; ``failed_open``: its checks fail, but the
     pool may not lose it; ``starting``: a slow start raises its weight; ``drained`` and
-    ``disabled``: an operator said so. ``weight``: in the pool's Maglev table; 0: no new flows.
+    ``disabled``: an operator said so; ``joining``, ``paused``, ``gone``: its registration
+    (docs/registration.md). ``weight``: in the pool's Maglev table; 0: no new flows.
     ``serves``: live flows may stay with it. ``since``: seconds since the epoch.
     """
 

@@ -51,8 +51,12 @@ class TunnelRoute:
         SOCK_STREAM, SOCK_DGRAM, or SOCK_RAW for ICMP. Have a stream reset when it is closed: a
         TIME_WAIT would keep its port. Raises OSError, its ``strerror`` for people.
         """
+        return self.bind_named(kind)[0]
+
+    def bind_named(self, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """Return a socket as ``bind`` does, and the name by which the pump knows its packets."""
         way = random.choice(self._tunnel.ways(*self._ends))  # noqa: S311 - each next hop in turn
-        return self._tunnel.named_socket(kind, self._ends[0], way)[0]
+        return self._tunnel.named_socket(kind, self._ends[0], way)
 
 
 class Tunnel:

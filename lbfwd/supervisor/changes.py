@@ -27,6 +27,7 @@ from lbfwd.supervisor.operations import Mode, Operation, Operations, find_backen
 from lbfwd.supervisor.plan import Change, NeedsRestart, plan
 from lbfwd.supervisor.preview import preview
 from lbfwd.supervisor.reconcile import Parts, Reconciler
+from lbfwd.supervisor.shared import SharedConfig
 from lbfwd.supervisor.source import Source
 from lbfwd.tables import TablesError
 
@@ -109,10 +110,15 @@ class Changes:
     """Takes changes up as a whole, or not at all."""
 
     def __init__(
-        self, source: Source, node: Node, counted: Callable[[], AbstractContextManager[None]]
+        self,
+        source: Source,
+        node: Node,
+        counted: Callable[[], AbstractContextManager[None]],
+        shared: SharedConfig,
     ) -> None:
         """Change nothing yet. What is done within ``counted`` is one reload, and its outcome."""
         self._source = source
+        self._shared = shared
         self._node = node
         self._reconciler = node.reconciler
         self._operations = node.operations
@@ -121,12 +127,22 @@ class Changes:
         self._changing = asyncio.Lock()
         self._unexamined = asyncio.Event()
         self._operating = asyncio.Lock()
+        self._foreseeing = asyncio.Lock()
         self._log = log.get()
 
     async def plan(self, text: str, file: str) -> Forecast:
         """Return what taking up this text of a file would do. Raises ConfigError."""
-        config = await in_thread(None, self._source.read_text, text, Path(file))
+        latest = self._shared.latest
+        source = self._source.apart()
+        config = await in_thread(None, source.read_text, text, Path(file), latest)
         return await self._foresee(config, file)
+
+    async def plan_candidate(self, name: str) -> Forecast:
+        """Return what a shared part would do that waits in etcd. Raises ConfigError or Refused."""
+        async with self._foreseeing:
+            candidate = await self._shared.candidate(name)
+            config = await in_thread(None, self._source.apart().read, candidate)
+            return await self._foresee(config, candidate.name)
 
     async def reload(self, terms: Terms = Terms(), who: str = "") -> Reloaded:
         """Read the configuration again and take it up as a whole.
@@ -139,8 +155,10 @@ class Changes:
             try:
                 with self._counted(), without_collections():
                     self._history.refuse_unconfirmed(_now())
-                    config = await in_thread(None, self._source.read)
+                    shared = self._shared.latest
+                    config = await in_thread(None, self._source.read, shared)
                     reloaded = await self._take_up(config, terms)
+                    await self._shared.took_up(shared, changed=bool(reloaded.changes))
             except ConfigError as error:
                 for problem in error.problems:
                     self._log.error("reload_refused", who=who, problem=str(problem))
@@ -181,7 +199,7 @@ class Changes:
             await self._unexamined.wait()
             self._unexamined.clear()
             try:
-                await warn(self._source, self._reconciler.config)
+                await warn(self._source, self._reconciler.base)
             except Exception:
                 self._log.exception("change_crashed")
 
@@ -227,7 +245,7 @@ class Changes:
         return await self._report(self._find(name, pool))
 
     async def _take_up(self, config: Config, terms: Terms) -> Reloaded:
-        running = self._reconciler.config
+        running = self._reconciler.base
         changes = await in_thread(None, plan, running, config)
         if changes.restart:
             raise NeedsRestart(changes.problems(str(self._source.path)))
@@ -241,7 +259,7 @@ class Changes:
 
     async def _go_back(self, event: str, who: str) -> Reloaded:
         previous = self._history.previous()
-        changes = await in_thread(None, plan, self._reconciler.config, previous)
+        changes = await in_thread(None, plan, self._reconciler.base, previous)
         try:
             with self._counted():
                 await self._node.apply(previous)
@@ -249,15 +267,16 @@ class Changes:
             self._log.error("undo_failed", who=who, reason=describe(error))
             raise SupervisorError(describe(error)) from error
         self._history.went_back()
+        self._shared.went_back()
         reloaded = Reloaded(self._reconciler.generation, changes.changes)
         self._note(event, who, reloaded)
         return reloaded
 
     async def _foresee(self, config: Config, file: str) -> Forecast:
         node = self._node
-        changes = await in_thread(None, plan, node.reconciler.config, config)
-        flows, said = await node.observer.flows(), self._operations.get()
-        services, assumed = await preview(config, node.reconciler, node.parts, said, flows)
+        changes = await in_thread(None, plan, node.reconciler.base, config)
+        flows = await node.observer.flows()
+        services, assumed = await preview(config, node.reconciler, node.parts, flows)
         return Forecast(
             file=file,
             changes=changes.changes,
@@ -281,9 +300,8 @@ class Changes:
         )
 
     async def _flows(self, key: BackendKey, since: float) -> dict[str, int]:
-        found = (await self._node.observer.flows(since)).items()
-        counts = [count for (_service, backend), count in found if backend[:2] == key]
-        return {"flows": sum(c.live for c in counts), "closing": sum(c.closing for c in counts)}
+        found = await self._node.observer.flows_of(key, since)
+        return {"flows": found.live, "closing": found.closing}
 
     def _warning(self, pool: str) -> str:
         state = self._reconciler.state

@@ -12,6 +12,7 @@ from lbfwd.forwarding import ServiceState
 from lbfwd.live import Found, Marks
 from lbfwd.shared import INCARNATION_MASK
 from lbfwd.snapshot import BackendKey, service_key
+from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import Refused, SupervisorError, TooSoon
 from lbfwd.supervisor.live import LivePacket, LiveReport, LiveWatch
@@ -58,7 +59,7 @@ class Lookout:
                 await self._asked.wait()
                 self._asked.clear()
                 if self._watch:
-                    await self._look(marks, self._watch)
+                    await self._try(marks, self._watch)
 
     async def watch(self, token: bytes, seconds: float) -> LiveWatch:
         """Look for a token; when this returns the workers do. ``seconds``: LONGEST_WATCH_S at most.
@@ -94,6 +95,13 @@ class Lookout:
         await watch.ended.wait()
         node = self._reconciler.config.node.name
         return LiveReport(node=node, token=token.hex(), packet=watch.packet)
+
+    async def _try(self, marks: Marks, watch: _Watch) -> None:
+        """Look; whatever goes wrong is no reason for the node to end."""
+        try:
+            await self._look(marks, watch)
+        except Exception:
+            log.get().exception("live_trace_crashed")
 
     async def _look(self, marks: Marks, watch: _Watch) -> None:
         try:

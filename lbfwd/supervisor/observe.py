@@ -1,43 +1,44 @@
 """Gathers what ``status`` tells."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 
 from lbfwd import __version__, maglev
 from lbfwd.config import Config, Pool
+from lbfwd.fleet.peers import Readiness
 from lbfwd.forwarding import Forwarding, Member, PoolState, ServiceState, fingerprints
 from lbfwd.health.judge import scale
 from lbfwd.health.standing import BackendKey, Standing
-from lbfwd.health.tunnel import Tunnel
 from lbfwd.health.verdict import Verdict
 from lbfwd.net.resolve import Resolution
-from lbfwd.ring import ProbeCounters
+from lbfwd.supervisor.announce import Announcer
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.census import Census, Flows
-from lbfwd.supervisor.devices import TxDrops, read_tx_drops
-from lbfwd.supervisor.ports import Ports
+from lbfwd.supervisor.devices import read_tx_drops
+from lbfwd.supervisor.machinery import interface_statuses, tunnel_status, worker_status
+from lbfwd.supervisor.peers import roster
 from lbfwd.supervisor.reconcile import Parts, Reconciler, View
+from lbfwd.supervisor.shared import SharedConfig
 from lbfwd.supervisor.state import UNKNOWN, State
 from lbfwd.supervisor.status import (
     BackendStatus,
-    BlockedStatus,
-    HoleStatus,
     HopStatus,
     InterfaceStatus,
+    PeerStatus,
     PoolStatus,
     ProbeStatus,
-    RingStatus,
+    RegistrationStatus,
     ServiceStatus,
     Status,
     TunnelStatus,
     WorkerStatus,
 )
-from lbfwd.supervisor.workers import Slot
-from lbfwd.tables import Count, Counts, FlowCount, FlowKey, Tables, Totals
+from lbfwd.supervisor.summary import Summary, digest
+from lbfwd.tables import Count, Counts, FlowCount, FlowKey, Totals
 
 NOTHING = Count(packets=0, bytes=0, new_flows=0)
 UNJUDGED = Standing("checking", 0, False, "", 0.0)
@@ -54,19 +55,32 @@ class _Scene:
     flows: Flows
     standings: Mapping[BackendKey, Standing]
     verdicts: Mapping[BackendKey, Verdict]
+    registrations: Mapping[BackendKey, RegistrationStatus]
 
 
 class Observer:
     """Reads counters, rings and interfaces of a running node."""
 
-    def __init__(self, config_file: str, reconciler: Reconciler, parts: Parts) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        reconciler: Reconciler,
+        parts: Parts,
+        announcer: Announcer,
+        shared: SharedConfig,
+    ) -> None:
         """Begin the node's uptime."""
-        self._config_file = config_file
+        self._config_file = str(config_file.absolute())
         self._started = datetime.now(UTC)
         self._reconciler = reconciler
         self._parts = parts
+        self.vips = announcer.vips
+        self._node_reason = announcer.node_reason
+        self.shared = shared.report
+        self.ready: datetime | None = None
         self._census = Census(parts)
         self._fingerprinted: tuple[Forwarding, Mapping[str, str]] | None = None
+        self._digested: tuple[Config, str] | None = None
 
     async def observe(self) -> Status:
         """Return everything as it is now."""
@@ -89,12 +103,50 @@ class Observer:
             generation=reconciler.generation,
             workers=self.workers(),
             interfaces=await self.interfaces(),
+            vips=self.vips(),
+            peers=self.peers(),
             services=services,
             pools=pools,
+            shared=self.shared(),
             tunnel=self.tunnel(),
             drops=totals.drops,
             events=totals.events,
         )
+
+    async def summarise(self) -> Summary:
+        """Return what nodes of a fleet compare."""
+        reconciler = self._reconciler
+        config, state = reconciler.config, reconciler.state
+        return Summary(
+            version=__version__,
+            node=config.node.name,
+            started=self._started,
+            ready=self.ready,
+            generation=reconciler.generation,
+            configuration=await self.configuration(),
+            fingerprints=dict(await self.fingerprints(state.forwarding)) if state else {},
+            shared=self.shared(),
+            nodes={node.name: node.api for node in config.fleet.nodes},
+        )
+
+    async def readiness(self) -> Readiness:
+        """Return whether this node takes packets, and what other nodes must agree on with it."""
+        reason = self._node_reason() if self.ready else "it starts"
+        return Readiness(
+            node=self._reconciler.config.node.name,
+            ready=not reason,
+            reason=reason,
+            configuration=await self.configuration(),
+            roster=roster(self._reconciler.config),
+        )
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the nodes between which fragments are handed over."""
+        return self._parts.peering.statuses(self._reconciler.config)
+
+    async def configuration(self) -> str:
+        """Return the digest of what nodes of a fleet have in common."""
+        return await in_thread(None, self._digest_of, self._reconciler.base)
 
     async def counts(self) -> Counts:
         """Return the counters, read beside what the tables' thread does meanwhile."""
@@ -109,18 +161,20 @@ class Observer:
         """Return the workers and their rings as they are now."""
         ports, tables = self._parts.ports, self._parts.tables
         ports.count()
-        return tuple(_worker(slot, tables, ports) for slot in self._parts.crew.slots)
+        return tuple(worker_status(slot, tables, ports) for slot in self._parts.crew.slots)
 
     async def interfaces(self) -> tuple[InterfaceStatus, ...]:
         """Return the interfaces that packets come in or leave on."""
         drops = await in_thread(None, read_tx_drops)
         reconciler = self._reconciler
-        return tuple(_interfaces(reconciler.config, reconciler.view, self._parts.ports, drops))
+        return tuple(
+            interface_statuses(reconciler.config, reconciler.view, self._parts.ports, drops)
+        )
 
     def tunnel(self) -> TunnelStatus | None:
         """Return how probes through the tunnel fare; None: nothing is asked through it."""
         tunnel = self._parts.watch.tunnel
-        return _tunnel(tunnel) if tunnel.in_use else None
+        return tunnel_status(tunnel) if tunnel.in_use else None
 
     async def backend(self, pool: str, name: str) -> BackendStatus | None:
         """Return one backend as it is now; None: there is no such."""
@@ -152,11 +206,34 @@ class Observer:
         """Return the live flows by service and backend, as ``census`` does. Raises OSError."""
         return (await self.census(since)).by_both
 
+    async def flows_of(self, key: BackendKey, since: float = 0.0) -> FlowCount:
+        """Return the live flows of a backend, as ``flows`` does. Raises OSError."""
+        found = (await self.flows(since)).items()
+        counts = [count for (_service, backend), count in found if backend[:2] == key]
+        return FlowCount(sum(c.live for c in counts), sum(c.closing for c in counts))
+
+    def standing(self, key: BackendKey) -> Standing:
+        """Return how it stands with a backend."""
+        return self._parts.watch.standings.get(key, UNJUDGED)
+
+    def registrations(self) -> Mapping[BackendKey, RegistrationStatus]:
+        """Return the backends that registered."""
+        registry = self._parts.registry
+        return {
+            key: RegistrationStatus(
+                source=entry.source,
+                state=registry.state(key),
+                since=datetime.fromtimestamp(entry.since, UTC),
+            )
+            for key, entry in registry.entries.items()
+        }
+
     async def _scene(self, state: State, totals: Totals) -> _Scene:
         reconciler, watch = self._reconciler, self._parts.watch
         flows = await self._census.flows(state.forwarding.flow_times)
         standings = watch.standings, watch.verdicts()
-        return _Scene(reconciler.config, state, reconciler.view, totals, flows, *standings)
+        scene = reconciler.config, state, reconciler.view, totals, flows, *standings
+        return _Scene(*scene, self.registrations())
 
     def _services(self, scene: _Scene) -> tuple[ServiceStatus, ...]:
         digests = self._fingerprints_of(scene.state.forwarding)
@@ -165,89 +242,18 @@ class Observer:
             for service in scene.state.forwarding.services
         )
 
+    def _digest_of(self, config: Config) -> str:
+        known = self._digested
+        if known is None or known[0] is not config:
+            known = self._digested = (config, digest(config))
+        return known[1]
+
     def _fingerprints_of(self, forwarding: Forwarding) -> Mapping[str, str]:
         """Blocks: they are digests over whole pools, so they are made once a generation."""
         known = self._fingerprinted  # read once: another thread may be at another generation
         if known is None or known[0] is not forwarding:
             known = self._fingerprinted = (forwarding, fingerprints(forwarding))
         return known[1]
-
-
-def _worker(slot: Slot, tables: Tables, ports: Ports) -> WorkerStatus:
-    view = tables.slot(slot.number)
-    age_s = asyncio.get_running_loop().time() - slot.moved_at if slot.moved_at else 0.0
-    rings = tuple(
-        RingStatus(
-            interface=rx.link.name,
-            packets=rx.totals[slot.number].packets,
-            drops=rx.totals[slot.number].drops,
-            freezes=rx.totals[slot.number].freezes,
-        )
-        for rx in ports.receivers
-    )
-    return WorkerStatus(
-        slot=slot.number,
-        cpu=slot.cpu,
-        pid=slot.pid,
-        state=slot.state,
-        restarts=slot.restarts,
-        heartbeat_age_ms=round(age_s * 1000),
-        seen=view.seen,
-        bursts=view.bursts,
-        waits=view.waits,
-        frames=view.frames,
-        sends=view.sends,
-        rings=rings,
-        settings=slot.settings,
-    )
-
-
-def _interfaces(
-    config: Config, view: View, ports: Ports, drops: Mapping[int, TxDrops]
-) -> list[InterfaceStatus]:
-    receiving = config.node.interfaces
-    sending = sorted({tx.link.name for tx in ports.transmitters} - set(receiving))
-    return [
-        _interface(name, name in receiving, view, ports, drops) for name in (*receiving, *sending)
-    ]
-
-
-def _interface(
-    name: str, receives: bool, view: View, ports: Ports, drops: Mapping[int, TxDrops]
-) -> InterfaceStatus:
-    link = view.links.get(name)
-    ifindex = link.ifindex if link else None
-    dropped = drops.get(ifindex, TxDrops()) if ifindex else TxDrops()
-    return InterfaceStatus(
-        name=name,
-        receives=receives,
-        state=view.state_of(name),
-        carrier=bool(link and link.carrier),
-        ifindex=ifindex,
-        mtu=link.mtu if link else None,
-        admits_all=any(rx.admits_all for rx in ports.receivers if rx.link.name == name),
-        tx_index=ports.tx_indexes().get(ifindex) if ifindex else None,
-        device_tx_dropped=dropped.device,
-        qdisc_tx_dropped=dropped.qdisc,
-    )
-
-
-def _tunnel(tunnel: Tunnel) -> TunnelStatus:
-    count = tunnel.counters() or ProbeCounters(0, 0, 0, 0, 0)
-    return TunnelStatus(
-        trouble=tunnel.trouble,
-        blocked=tuple(
-            BlockedStatus(vip=f.vip, interface=f.interface, reason=f.reason, fix=f.fix)
-            for f in tunnel.blocked
-        ),
-        mtu_holes=tuple(
-            HoleStatus(backend=hole.backend, reason=hole.reason, fix=hole.fix)
-            for hole in tunnel.mtu_holes.values()
-        ),
-        packets=count.packets,
-        bytes=count.bytes,
-        dropped={"stray": count.stray, "too_big": count.too_big, "unsent": count.unsent},
-    )
 
 
 def _service(service: ServiceState, digest: str, scene: _Scene) -> ServiceStatus:
@@ -307,6 +313,7 @@ def _backend(  # noqa: PLR0913, PLR0917 - what a row is made of
         name=member.name,
         address=member.address,
         weight=weight,
+        registration=scene.registrations.get(key),
         condition=standing.condition,
         since=datetime.fromtimestamp(standing.since, UTC),
         weight_in_force=member.effective_weight / parts,

@@ -9,7 +9,7 @@ from lbfwd.config import Config, ConfigError, Problem
 
 ABSENT = "absent"
 # Sizes of files and rooms that every process has mapped, and what is opened once, at the start.
-NODE_KEYS = ("workers.flows", "admin.")
+NODE_KEYS = ("workers.flows", "admin.", "etcd.", "registration.")
 # What makes processes or rings anew, without a packet lost (handover.py, workers.Crew.renew).
 WORKER_KEYS = ("workers.", "worker ")
 FANOUT = "workers.fanout"  # a program, that is replaced

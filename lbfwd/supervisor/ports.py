@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from lbfwd.config import IPAddress
 from lbfwd.net.fanout import fanout_program
+from lbfwd.net.filter import NO_PEERS, Peers
 from lbfwd.net.links import Link
 from lbfwd.net.members import Members, numbers, without
 from lbfwd.ring import MAX_RX, MAX_TX
@@ -52,7 +53,7 @@ class Ports:
         self._fanout = fanout
         self._steered: dict[Receiver, tuple[frozenset[int], tuple[int, ...]]] = {}
         self._members: dict[Receiver, Members] = {}  # where they are not numbered in slot order
-        self._admitted: dict[Receiver, frozenset[IPAddress]] = {}
+        self._admitted: dict[Receiver, tuple[object, ...]] = {}
         self._log = log.get()
 
     async def open(self, receive: Iterable[Link], send: Iterable[Link]) -> tuple[str, ...]:
@@ -117,12 +118,11 @@ class Ports:
         fanout_set_data), and the last block's timer has fired (it looks at a block twice).
         """
         slots = len(self._settings)
-        members = self._members.pop(old, None)
-        if members is None:
-            members = await in_thread(None, Members, old.link.name, range(slots))
-        members.join(slots)
-        self._members[new] = members
+        if old not in self._members:
+            self._members[old] = await in_thread(None, Members, old.link.name, range(slots))
         await self._steer(old, alive, range(slots, 2 * slots))
+        self._members[new] = self._members.pop(old)
+        self._members[new].join(slots)
         await asyncio.sleep(2 * old.longest_retire_ms / 1000 + LATE_RETIRE_S)
         self.count()
         new.succeed(old)
@@ -227,16 +227,23 @@ class Ports:
             await in_thread(None, self._members.pop(rx).close)
         return found
 
-    async def admit(self, vips: Collection[IPAddress]) -> None:
-        """Let packets to these VIPs in, on every interface. Raises OSError."""
-        wanted = frozenset(vips)
+    async def admit(self, vips: Collection[IPAddress], peers: Peers = NO_PEERS) -> None:
+        """Let packets to these VIPs in, and what nodes hand over. Raises OSError."""
+        admitted = frozenset(vips)
         for rx in self.receivers:
+            wanted = admitted, self._vlans_above(rx.link), peers
             if self._admitted.get(rx) != wanted:
                 before = rx.admits_all
-                await in_thread(None, rx.admit, wanted)
+                await in_thread(None, rx.admit, *wanted)
                 self._admitted[rx] = wanted
                 if rx.admits_all and not before:
-                    self._warn_of_admitting_all(rx, len(wanted))
+                    self._warn_of_admitting_all(rx, len(admitted))
+
+    def _vlans_above(self, link: Link) -> frozenset[int]:
+        """Return the VLANs on an interface that have rings of their own."""
+        return frozenset(
+            rx.link.vlan for rx in self.receivers if rx.link.vlan and rx.link.below == link.ifindex
+        )
 
     def shut(self) -> None:
         """Drop everything that comes, on every interface."""

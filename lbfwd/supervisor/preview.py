@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 from lbfwd.config import Config, IPAddress
 from lbfwd.forwarding import Forwarding, Member, PathSpec
-from lbfwd.health.judge import scale, standings
+from lbfwd.health.judge import Operation, scale, standings
 from lbfwd.health.standing import BackendKey, Standing
 from lbfwd.health.verdict import Verdict
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import SupervisorError
 from lbfwd.supervisor.forecast import ServiceForecast, Side, forecast
-from lbfwd.supervisor.operations import Operation
 from lbfwd.supervisor.reconcile import Parts, Reconciler
 from lbfwd.supervisor.state import derive, unreachable
 from lbfwd.tables import FlowCount, FlowKey
@@ -36,7 +35,6 @@ async def preview(
     config: Config,
     reconciler: Reconciler,
     parts: Parts,
-    operations: Mapping[BackendKey, Operation],
     flows: Mapping[FlowKey, FlowCount],
 ) -> tuple[tuple[ServiceForecast, ...], tuple[BackendKey, ...]]:
     """Return which services would change and how, and which backends were assumed to be well.
@@ -51,9 +49,10 @@ async def preview(
         reconciler.view.resolutions,
         parts.ports.tx_indexes(),
         watch.verdicts(),
-        operations,
+        watch.said(),
         watch.standings,
     )
+    config = (await in_thread(None, parts.registry.merge, config, reconciler.config)).config
     now = Side(reconciler.config, state.forwarding)
     forwarding, assumed = await in_thread(None, expected, config, known, time.time())
     services = await in_thread(None, forecast, now, Side(config, forwarding), flows)

@@ -6,7 +6,6 @@ rings of an interface are closed only after no worker refers to them.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -15,15 +14,20 @@ from functools import partial
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lbfwd.config import Config, IPAddress
+from lbfwd.fleet.merge import Merged
 from lbfwd.health.standing import BackendKey
 from lbfwd.net import guard
 from lbfwd.net.links import Link
 from lbfwd.net.resolve import Net, Resolution
 from lbfwd.supervisor import log
+from lbfwd.supervisor.alarm import Alarm
 from lbfwd.supervisor.blocking import in_thread, uninterrupted
 from lbfwd.supervisor.errors import SupervisorError, describe
 from lbfwd.supervisor.handover import hand_over
+from lbfwd.supervisor.peering import Peering
+from lbfwd.supervisor.peers import derive_peers, doors, partners
 from lbfwd.supervisor.ports import Ports, Present
+from lbfwd.supervisor.registry import Registry
 from lbfwd.supervisor.rings import Receiver, Transmitter
 from lbfwd.supervisor.state import State, derive, unreachable
 from lbfwd.supervisor.watch import Watch
@@ -88,37 +92,8 @@ class Parts:
     crew: Crew
     ports: Ports
     watch: Watch
-
-
-class Alarm:
-    """Asks the reconciler for a pass."""
-
-    def __init__(self) -> None:
-        """Begin suspicious: at first nothing is known to be as it should."""
-        self._woken = asyncio.Event()
-        self._suspicious = True
-
-    def ring(self, suspicious: bool = False) -> None:
-        """Ask for a pass; ``suspicious``: verify, too, what nobody but us should have changed."""
-        self._suspicious |= suspicious
-        self._woken.set()
-
-    def suspect(self) -> None:
-        """Have the next pass verify everything."""
-        self._suspicious = True
-
-    async def wait(self, longest_s: float) -> None:
-        """Wait for a ring, but no longer than that."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the ring.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest_s):
-                await self._woken.wait()
-        self._woken.clear()
-
-    def take_suspicion(self) -> bool:
-        """Return whether to verify everything in this pass."""
-        suspicious, self._suspicious = self._suspicious, False
-        return suspicious
+    registry: Registry = field(default_factory=Registry)
+    peering: Peering = field(default_factory=Peering)
 
 
 class Reconciler:
@@ -126,11 +101,15 @@ class Reconciler:
 
     def __init__(self, config: Config, parts: Parts, alarm: Alarm) -> None:
         """Look at nothing yet."""
-        self.config = config
+        self.base = config
+        """What the operators say; ``config`` is that, and the backends that have registered."""
+        self._parts = parts
+        self._take_up(parts.registry.merge(config, config))
         self.view = View()
         self.state: State | None = None
         self.generation = 0
-        self._parts = parts
+        self.looked = asyncio.Event()
+        """Set after each pass, and whenever standings were published."""
         self._crew = parts.crew
         self._ports = parts.ports
         self._watch = parts.watch
@@ -138,7 +117,7 @@ class Reconciler:
         self._unreachable: Mapping[BackendKey, str] = {}
         self._lock = asyncio.Lock()
         self._alarm = alarm
-        self._guarded: tuple[tuple[int, ...], frozenset[IPAddress]] | None = None
+        self._guarded: tuple[object, ...] | None = None
         self._guard_touched = False
         self._interfaces: dict[str, str] = {}
         self._failed: tuple[str, ...] = ()
@@ -156,13 +135,13 @@ class Reconciler:
                 self._alarm.suspect()
             async with self._lock:
                 self._note_failures(await self._attempt(self._pass()))
+            self.looked.set()
 
     async def prepare(self, config: Config) -> None:
         """Open rings and publish, once backends have been asked whether they are well.
 
         Raises SupervisorError, OSError or TablesError.
         """
-        await self._look(config)
         await self._settle(config)
         await self._watch.prepare(config, self.config)
         if failed := await self._open(config):
@@ -177,12 +156,14 @@ class Reconciler:
         await self._retire(config)
         await self._guard(config, verify=suspicious)
         await self._ports.steer(self._crew.alive())
-        await self._ports.admit({service.vip for service in config.services})
+        await self._ports.admit({s.vip for s in config.services}, doors(config))
         await hand_over(self._ports, self._crew)
 
-    async def apply(self, config: Config) -> None:
+    async def apply(self, base: Config) -> None:
         """Take up another configuration as a whole, or raise and go on with the present one."""
         async with self._lock:
+            merged = await self._merged(base)
+            config = merged.config
             before = self._ports.present()
             settings = config.settings_by_cpu
             try:
@@ -193,8 +174,27 @@ class Reconciler:
             except Exception:
                 await self._go_back(before)
                 raise
-            self.config = config
+            self.base = base
+            self._take_up(merged)
             await self._watch.settle(config, taken_up=True)
+
+    async def revise(self) -> None:
+        """Take up who has registered, and who has gone. What fails is tried again."""
+        async with self._lock:
+            merged, running = await self._merged(self.base), self.config
+            config = merged.config if merged.config.pools != running.pools else running
+            self._take_up(Merged(config, merged.refused))
+            if config is not running:
+                await self._attempt(self._settle(config))  # the first probe finds its way
+                await self._watch.settle(config, taken_up=True)
+                self._note_failures(await self._attempt(self._pass()))
+        self.looked.set()
+
+    async def _merged(self, base: Config) -> Merged:
+        return await in_thread(None, self._parts.registry.merge, base, self.config)
+
+    def _take_up(self, merged: Merged) -> None:
+        self.config, self._parts.registry.refused = merged.config, merged.refused
 
     async def republish(self) -> None:
         """Publish what backends' standings have become, by what is known of the network.
@@ -206,6 +206,7 @@ class Reconciler:
             if failed:
                 self._note_failures(failed)
                 self._alarm.ring()
+        self.looked.set()
 
     async def unguard(self) -> None:
         """Take the guard away, if we have put it there."""
@@ -280,9 +281,11 @@ class Reconciler:
         self._note_interfaces(config)
 
     async def _settle(self, config: Config) -> None:
-        """Give next hops of new backends the time to answer, so that shares move only once."""
+        """Look, and give next hops of new backends the time to answer: shares move only once."""
+        await self._look(config)
         pools = self.state.forwarding.pools if self.state else ()
         known = {member.address for pool in pools for member in pool.members}
+        known |= {*partners(config).values()}  # nodes that are down answer nothing, and may stay so
         deadline = asyncio.get_running_loop().time() + SETTLE_S
         while any(to not in known and not r.hops for to, r in self.view.resolutions.items()):
             if asyncio.get_running_loop().time() > deadline:
@@ -304,9 +307,10 @@ class Reconciler:
             found = await in_thread(thread, unreachable, config, self.view.resolutions, tx)
             self._reach, self._unreachable = (config, self.view, tx), found
         await self._watch.judge(config, self._unreachable)
-        standings = self._watch.standings
+        standings, resolutions = self._watch.standings, self.view.resolutions
+        peers = derive_peers(config, resolutions, tx, self._parts.peering.live)
         state = await in_thread(
-            thread, derive, config, self.view.resolutions, tx, standings, self.state
+            thread, derive, config, resolutions, tx, standings, self.state, peers
         )
         before = self.state
         if before is not None and before.forwarding == state.forwarding:
@@ -363,16 +367,16 @@ class Reconciler:
         """Keep the node's own stack away from packets to the VIPs."""
         links = self.view.receiving(config.node.interfaces)
         names = [link.name for link in links]
-        vips = frozenset(service.vip for service in config.services)
-        wanted = (tuple(link.ifindex for link in links), vips)
+        vips, own = frozenset(service.vip for service in config.services), doors(config).own
+        wanted = (tuple(link.ifindex for link in links), vips, own)
         if self._guarded == wanted:
-            if not verify or not await uninterrupted(guard.missing(names, vips)):
+            if not verify or not await uninterrupted(guard.missing(names, vips, own)):
                 return
             self._log.warning("guard_missing", interfaces=names)
         self._guarded = None
         touched, self._guard_touched = self._guard_touched, True
         try:
-            await uninterrupted(guard.install(names, vips))
+            await uninterrupted(guard.install(names, vips, own))
         except guard.GuardError:
             self._guard_touched = touched
             raise
@@ -389,4 +393,4 @@ class Reconciler:
 
 
 def _resolve(net: Net, config: Config) -> Mapping[IPAddress, Resolution]:
-    return net.resolve(config.addresses, config.node.source)
+    return net.resolve(config.addresses.union(partners(config).values()), config.node.source)

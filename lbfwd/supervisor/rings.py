@@ -5,14 +5,14 @@ The rings belong to the supervisor; workers borrow them (docs/architecture.md).
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, Self, TypeVar
 
 from lbfwd.config import IPAddress, WorkerSettings
 from lbfwd.net.bpf import Program, ProgramTooLong, encode
-from lbfwd.net.filter import ADMIT_ALL, DROP_ALL, vip_filter
+from lbfwd.net.filter import ADMIT_ALL, DROP_ALL, NO_PEERS, Peers, vip_filter
 from lbfwd.net.links import Link
 from lbfwd.ring import Geometry, RxSocket, TxSocket, rx_geometry, tx_geometry
 from lbfwd.supervisor.process import Attachment
@@ -114,10 +114,15 @@ class Receiver:
         """Close the slot's member; it leaves the group when no worker has it any more."""
         self._sockets[slot].close()
 
-    def admit(self, vips: Iterable[IPAddress]) -> None:
-        """Admit packets to these addresses only; all, where the kernel cannot hold the program."""
+    def admit(
+        self, vips: Iterable[IPAddress], elsewhere: Collection[int], peers: Peers = NO_PEERS
+    ) -> None:
+        """Admit packets to these addresses only; all, where the kernel cannot hold the program.
+
+        ``elsewhere``: VLANs (VIDs) that have rings of their own. ``peers``: as of ``vip_filter``.
+        """
         try:
-            self._filter(vip_filter(vips))
+            self._filter(vip_filter(vips, elsewhere, peers))
             self.admits_all = False
         except ProgramTooLong:
             self._admit_all()

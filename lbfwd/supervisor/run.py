@@ -1,17 +1,19 @@
 """``lbfwd run``: start, serve, stop. Whatever was set up is taken away again, in reverse order."""
 
 import asyncio
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp.web import AppRunner
 
 from lbfwd import __version__
-from lbfwd.config import Config, ConfigError
+from lbfwd.config import Config, ConfigError, IPAddress
+from lbfwd.config.fleet import Registration
+from lbfwd.fleet.peers import Readiness
 from lbfwd.flow import Flow
 from lbfwd.health.tunnel import Tunnel
 from lbfwd.metrics.exporter import Exporter
@@ -20,19 +22,27 @@ from lbfwd.net.doorbell import Doorbell
 from lbfwd.net.path_mtu import listening_for_path_mtus
 from lbfwd.net.resolve import Net
 from lbfwd.supervisor import capabilities, log
+from lbfwd.supervisor.alarm import Alarm
+from lbfwd.supervisor.announce import Announcer
 from lbfwd.supervisor.blocking import be_nice, in_thread
-from lbfwd.supervisor.changes import FAILURES, Changes, Node, warn
+from lbfwd.supervisor.changes import FAILURES, Changes, Forecast, Node, warn
+from lbfwd.supervisor.enrolment import Enrolment, Places, registered
 from lbfwd.supervisor.errors import SupervisorError, describe
 from lbfwd.supervisor.limits import raise_descriptor_limit, shorten_collections
 from lbfwd.supervisor.live import LiveReport, LiveWatch
 from lbfwd.supervisor.lookout import Lookout
+from lbfwd.supervisor.notify import Notifier, stuck
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Operations
 from lbfwd.supervisor.ports import Ports
-from lbfwd.supervisor.reconcile import Alarm, Parts, Reconciler
+from lbfwd.supervisor.reconcile import Parts, Reconciler
+from lbfwd.supervisor.registry import Registry
 from lbfwd.supervisor.runtime import RuntimeDirectory
+from lbfwd.supervisor.shared import SharedConfig, opened
+from lbfwd.supervisor.signals import Signals
 from lbfwd.supervisor.source import Source
 from lbfwd.supervisor.status import Status
+from lbfwd.supervisor.summary import Summary
 from lbfwd.supervisor.trace import Trace
 from lbfwd.supervisor.tracer import Tracer
 from lbfwd.supervisor.watch import Watch
@@ -40,23 +50,33 @@ from lbfwd.supervisor.workers import STOP_S, Crew
 from lbfwd.tables import FlowCount, FlowKey, Tables
 
 RELOAD_SIGNAL = "SIGHUP"
+ETCD = "etcd"
 COLLECT_S = 1.0  # after a change: its answer goes first
 
 
 class Supervisor:
     """A running node, as the admin socket sees it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what a node is made of
         self,
         source: Source,
         reconciler: Reconciler,
         parts: Parts,
         operations: Operations,
         doors: "Doors",
+        shared: SharedConfig,
+        places: Places,
     ) -> None:
         """Use ``serve``."""
+        self.shared = shared
+        self._doors = doors
+        self._places = places
         self._reconciler = reconciler
-        self._observer = Observer(str(source.path.absolute()), reconciler, parts)
+        self._crew, self._peering = parts.crew, parts.peering
+        self.notifier = Notifier.inherited()
+        self.announcer = Announcer(reconciler, parts.crew)
+        self._observer = Observer(source.path, reconciler, parts, self.announcer, shared)
+        self.enrolment = Enrolment(parts.registry, reconciler, self._observer, places)
         self._tracer = Tracer(reconciler, parts, self._observer)
         self._lookout = Lookout(reconciler, parts)
         self._exporter = Exporter(reconciler, parts, self._observer)
@@ -64,12 +84,25 @@ class Supervisor:
         self.changes = Changes(
             source,
             Node(reconciler, parts, operations, self._observer, self._apply),
-            self._exporter.reloads.count,
+            self._one_reload,
+            shared,
         )
 
     async def status(self) -> Status:
         """Return what the node does now."""
         return await self._observer.observe()
+
+    async def summary(self) -> Summary:
+        """Return what nodes of a fleet compare."""
+        return await self._observer.summarise()
+
+    async def readiness(self) -> Readiness:
+        """Return whether the node takes packets."""
+        return await self._observer.readiness()
+
+    async def candidate(self, name: str) -> Forecast:
+        """Return what a candidate would do. Raises ConfigError or SupervisorError."""
+        return await self.changes.plan_candidate(name)
 
     async def scrape(self) -> list[bytes]:
         """Return all metrics, in Prometheus' text format, in pieces."""
@@ -78,6 +111,13 @@ class Supervisor:
     def listening(self, listen: str) -> AbstractAsyncContextManager[None]:
         """Listen there for those who only look. Raises SupervisorError."""
         return self._listener.at(listen)
+
+    async def open(self, stack: AsyncExitStack, runtime: Path) -> None:
+        """Let operators in, and backends that register. Raises SupervisorError."""
+        config, clock = self._reconciler.config, asyncio.get_running_loop().time
+        registering = self.enrolment, config.registration, self._places.config, clock
+        await stack.enter_async_context(self._doors.admin(self, runtime, config.admin.group))
+        await stack.enter_async_context(self._doors.registration(*registering))
 
     async def trace(self, flow: Flow) -> Trace:
         """Return what would become of the flow's next packet. Raises SupervisorError."""
@@ -97,9 +137,54 @@ class Supervisor:
 
     async def _apply(self, config: Config) -> None:
         """Take up another configuration as a whole, or raise and go on with the present one."""
-        async with self._listener.moved(config.metrics.listen):
+        async with self._listener.moved(config.metrics.listen), self.announcer.changing(config):
             await self._reconciler.apply(config)
         asyncio.get_running_loop().call_later(COLLECT_S, shorten_collections)
+
+    @contextmanager
+    def _one_reload(self) -> Iterator[None]:
+        with self._exporter.reloads.count(), self.notifier.reloading():
+            yield
+
+    async def _tell_service_manager(self) -> None:
+        """Tell it the node's status, and that the node is alive, for ever."""
+        slots, loop = self._crew.slots, asyncio.get_running_loop()
+        await self.notifier.run(
+            lambda: (
+                f"{len(self._crew.running())} of {len(slots)} workers forward, "
+                f"generation {self._reconciler.generation}"
+            ),
+            lambda: not stuck(slots, loop.time()),
+        )
+
+    async def leave(self, hurried: asyncio.Event) -> None:
+        """Have routers send their packets elsewhere, and wait until they do.
+
+        ``hurried``: do not wait any longer.
+        """
+        longest_s = self._reconciler.config.announce.drain_s + 2 * STOP_S
+        self.notifier.tell(f"EXTEND_TIMEOUT_USEC={longest_s * 1e6:.0f}")
+        await self.announcer.leave(self._packets_to, hurried)
+
+    async def _packets_to(self, vips: Set[IPAddress]) -> int:
+        return await in_thread(None, (await self._observer.counts()).packets_to, vips)
+
+    def is_ready(self, config: Config, directory: Path) -> None:
+        """Note that the node forwards from now on."""
+        self._observer.ready = datetime.now(UTC)
+        log.get().info(
+            "ready",
+            node=config.node.name,
+            generation=self._reconciler.generation,
+            workers=len(config.workers.cpus),
+            interfaces=config.node.interfaces,
+            services=len(config.services),
+            runtime_dir=str(directory),
+        )
+
+    async def _take_up_shared(self) -> None:
+        """Take up what etcd said last. Raises ConfigError or SupervisorError."""
+        await self.changes.reload(who=ETCD)
 
     async def run(self, hangup: asyncio.Event) -> None:
         """Do what it does by itself, for ever: at SIGHUP, in time, for those who asked."""
@@ -107,6 +192,11 @@ class Supervisor:
             tasks.create_task(self._reload_on(hangup))
             tasks.create_task(self.changes.run())
             tasks.create_task(self._lookout.run())
+            tasks.create_task(self.shared.run(self._take_up_shared))
+            tasks.create_task(self.enrolment.run(self.shared.etcd))
+            tasks.create_task(self._tell_service_manager())
+            tasks.create_task(self.announcer.run())
+            tasks.create_task(self._peering.run(self._reconciler, self.readiness))
 
     async def _reload_on(self, hangup: asyncio.Event) -> None:
         """Reload at every SIGHUP; what is wrong is in the log."""
@@ -126,11 +216,15 @@ class Doors:
     """What others come in by.
 
     ``admin`` opens the admin socket in the runtime directory, for the members of a group.
-    ``readonly`` makes what answers at the listener of ``[metrics]``.
+    ``readonly`` makes what answers at the listener of ``[metrics]``. ``registration`` opens that
+    of ``[registration]``, whose relative paths begin in a directory; it measures by a clock.
     """
 
     admin: Callable[[Supervisor, Path, str], AbstractAsyncContextManager[None]]
     readonly: Callable[[Supervisor], AppRunner]
+    registration: Callable[
+        [Enrolment, Registration, Path, Callable[[], float]], AbstractAsyncContextManager[None]
+    ]
 
 
 @dataclass(frozen=True)
@@ -169,77 +263,63 @@ async def serve(
     log.get().info("stopped")
 
 
-class Signals:
-    """SIGTERM and SIGINT cancel the main task, once; SIGHUP asks for a reload."""
-
-    STOP = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        """Take the signals over; the caller is the main task."""
-        self.stopped = False
-        self.hangup = asyncio.Event()
-        self._main = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        for number in self.STOP:
-            self._loop.add_signal_handler(number, self._stop, number)
-        self._loop.add_signal_handler(signal.SIGHUP, self.hangup.set)
-
-    def restore(self) -> None:
-        """Give the signals back; a process that ends because of one needs no second."""
-        for number in (*self.STOP, signal.SIGHUP):
-            self._loop.remove_signal_handler(number)
-            if self.stopped:
-                signal.signal(number, signal.SIG_IGN)
-
-    def _stop(self, number: signal.Signals) -> None:
-        # A second Ctrl-C must not break the clean-up that the first one has begun.
-        if not self.stopped and self._main is not None:
-            self.stopped = True
-            log.get().info("stopping", signal=number.name)
-            self._main.cancel()
-
-
 async def _start(
-    stack: AsyncExitStack,
-    source: Source,
-    directories: Directories,
-    doors: Doors,
-    signals: Signals,
+    stack: AsyncExitStack, source: Source, directories: Directories, doors: Doors, signals: Signals
 ) -> None:
     _require_capabilities()
-    config = await in_thread(None, source.read)
-    await warn(source, config)
+    shared = await stack.enter_async_context(opened(source, directories.state))
+    base = await shared.first(source)
+    await warn(source, base)
     runtime = RuntimeDirectory.take(directories.runtime)
     stack.callback(runtime.close)
     operations = await in_thread(None, _operations, directories.state)
-    reconciler, parts = await _build(stack, config, runtime, operations)
-    supervisor = Supervisor(source, reconciler, parts, operations, doors)
-    await stack.enter_async_context(supervisor.listening(config.metrics.listen))
+    places = Places(source.path.parent, directories.state)
+    registry = await registered(base, places, shared.etcd)
+    reconciler, parts = await _build(stack, base, runtime, operations, registry)
+    supervisor = Supervisor(source, reconciler, parts, operations, doors, shared, places)
+    await stack.enter_async_context(supervisor.listening(base.metrics.listen))
+    await _take_over(stack, supervisor, reconciler, parts, runtime)
+    await supervisor.open(stack, runtime.path)
+    await _run(stack, supervisor, reconciler, parts, signals)
+    supervisor.is_ready(reconciler.config, runtime.path)
+    supervisor.notifier.tell("READY=1")
+    await supervisor.announcer.keep()
+
+
+async def _take_over(
+    stack: AsyncExitStack,
+    supervisor: Supervisor,
+    reconciler: Reconciler,
+    parts: Parts,
+    runtime: RuntimeDirectory,
+) -> None:
+    """Forward, from those who still do so for a supervisor that died."""
+    if not runtime.orphans:
+        await supervisor.announcer.discard()
     await parts.crew.start()
-    await reconciler.prepare(config)
+    await reconciler.prepare(reconciler.config)
     for orphan in await runtime.end_orphans(STOP_S):
         log.get().warning("orphan_stopped", pid=orphan.pid, reason="its supervisor had died")
-    await reconciler.expose(config)
-    await stack.enter_async_context(doors.admin(supervisor, runtime.path, config.admin.group))
+    stack.push_async_callback(supervisor.announcer.withdraw)
+    await reconciler.expose(reconciler.config)
+
+
+async def _run(
+    stack: AsyncExitStack,
+    supervisor: Supervisor,
+    reconciler: Reconciler,
+    parts: Parts,
+    signals: Signals,
+) -> None:
     # Last, for it wraps what is raised within: from here on nothing is.
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
     tasks.create_task(parts.crew.run())
     tasks.create_task(reconciler.run())
     tasks.create_task(parts.watch.run(reconciler.republish))
     tasks.create_task(supervisor.run(signals.hangup))
-    _log_ready(config, reconciler.generation, runtime.path)
-
-
-def _log_ready(config: Config, generation: int, directory: Path) -> None:
-    log.get().info(
-        "ready",
-        node=config.node.name,
-        generation=generation,
-        workers=len(config.workers.cpus),
-        interfaces=config.node.interfaces,
-        services=len(config.services),
-        runtime_dir=str(directory),
-    )
+    # While all of these still run: the first thing that a stop does.
+    stack.push_async_callback(supervisor.leave, signals.hurried)
+    stack.callback(supervisor.notifier.stopping)
 
 
 def _operations(directory: Path) -> Operations:
@@ -250,24 +330,34 @@ def _operations(directory: Path) -> Operations:
     return operations
 
 
+def _net(stack: AsyncExitStack) -> tuple[Net, ThreadPoolExecutor]:
+    """Open what looks at the network, and return the one thread that uses it."""
+    thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-net"))
+    stack.enter_context(listening_for_path_mtus())
+    net = Net()
+    stack.push_async_callback(in_thread, thread, net.close)
+    return net, thread
+
+
 async def _build(
-    stack: AsyncExitStack, config: Config, runtime: RuntimeDirectory, operations: Operations
+    stack: AsyncExitStack,
+    config: Config,
+    runtime: RuntimeDirectory,
+    operations: Operations,
+    registry: Registry,
 ) -> tuple[Reconciler, Parts]:
     """Make the parts and say how each is taken away; the last one made goes first."""
-    net_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-net"))
+    net, net_thread = _net(stack)
     tables_thread = stack.enter_context(ThreadPoolExecutor(1, "lbfwd-tables", be_nice))
     slots, flows = len(config.workers.cpus), config.workers.flows
     tables = await in_thread(tables_thread, Tables.create, runtime.path, slots, flows)
     stack.callback(tables.close, unlink=True)
-    stack.enter_context(listening_for_path_mtus())
-    net = Net()
-    stack.push_async_callback(in_thread, net_thread, net.close)
     alarm = Alarm()
     settings = config.settings_by_cpu
     crew = Crew(settings, tables, runtime, alarm.ring)
     ports = Ports(settings, config.workers.fanout)
-    watch = Watch(Tunnel(), operations.get)
-    parts = Parts(net, net_thread, tables, tables_thread, crew, ports, watch)
+    watch: Watch = Watch(Tunnel(), lambda: registry.said(operations.get(), watch.verdicts()))
+    parts = Parts(net, net_thread, tables, tables_thread, crew, ports, watch, registry)
     reconciler = Reconciler(config, parts, alarm)
     stack.push_async_callback(reconciler.unguard)
     stack.push_async_callback(ports.close_all)

@@ -7,7 +7,15 @@ from functools import cached_property
 from typing import cast
 
 from lbfwd.config import Backend, Config, IPAddress, Node, Pool, Service, entropy_bits
-from lbfwd.forwarding import FlowTimes, Forwarding, Member, PathSpec, PoolState, ServiceState
+from lbfwd.forwarding import (
+    FlowTimes,
+    Forwarding,
+    Member,
+    PathSpec,
+    Peers,
+    PoolState,
+    ServiceState,
+)
 from lbfwd.health.standing import BackendKey, Standing, Standings, of_pool
 from lbfwd.net.resolve import NextHop, Resolution
 
@@ -66,12 +74,13 @@ class State:
     basis: Basis = field(repr=False, compare=False)
 
 
-def derive(
+def derive(  # noqa: PLR0913, PLR0917 - what a state is made of
     config: Config,
     resolutions: Mapping[IPAddress, Resolution],
     tx: Mapping[int, int],
     standings: Mapping[BackendKey, Standing] = AS_CONFIGURED,
     before: State | None = None,
+    peers: Peers | None = None,
 ) -> State:
     """Compute what the workers are to do.
 
@@ -79,7 +88,7 @@ def derive(
     ring gets no paths, so that it gets no traffic, and its reason is kept. One that has a standing
     has its weight, and no paths when it may not serve: its live flows go elsewhere at once.
     ``before``: the last state. What has not changed since is the same object again, and that is
-    all the difference it makes.
+    all the difference it makes. ``peers``: see ``Forwarding``.
     """
     routes = _routes(config, resolutions, tx, before.basis if before else None)
     basis = Basis(config, resolutions, tx, standings, routes)
@@ -90,6 +99,7 @@ def derive(
         pools=pools,
         flow_times=FlowTimes(**config.flows.model_dump()),
         echo=config.node.echo,
+        peers=peers,
     )
     known = before is not None and _same_reach(basis, before.basis)
     unusable = before.unusable if before and known else unreachable(config, resolutions, tx)
@@ -279,7 +289,7 @@ def _paths(
 ) -> tuple[PathSpec, ...]:
     return tuple(
         _path(destination, hop, node, tx[hop.link.ifindex])
-        for hop in hops_by_weight(_sendable(resolution, tx))
+        for hop in hops_by_weight(sendable(resolution, tx))
     )
 
 
@@ -309,13 +319,14 @@ def hops_by_weight(hops: Sequence[NextHop]) -> list[NextHop]:
     return [hop for hop in hops for _ in range(max(1, round(hop.weight / scale)))]
 
 
-def _sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:
+def sendable(resolution: Resolution, tx: Mapping[int, int]) -> tuple[NextHop, ...]:
+    """Return the hops that have a TX ring."""
     return tuple(hop for hop in resolution.hops if hop.link.ifindex in tx)
 
 
 def _reason(resolution: Resolution, tx: Mapping[int, int]) -> str:
     """Return why nothing can be sent to a backend; empty when something can."""
-    if _sendable(resolution, tx):
+    if sendable(resolution, tx):
         return ""
     if not resolution.hops:
         return resolution.reason

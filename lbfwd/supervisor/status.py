@@ -11,7 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lbfwd.config import IPAddress, WorkerSettings
+from lbfwd.fleet.registration import State
 from lbfwd.health.standing import Condition
+
+NOTHING_ANNOUNCED = "[announce] table = 0: nothing is announced"
 
 
 class _Model(BaseModel):
@@ -84,6 +87,46 @@ class ServiceStatus(_Model):
     """Live ones in the flow tables."""
 
 
+class VipStatus(_Model):
+    """One VIP: whether this node announces it; ``reason``: why not. docs/announce.md."""
+
+    vip: IPAddress
+    announced: bool
+    reason: str
+
+
+class PeerStatus(_Model):
+    """A node of the fleet that takes part in handing fragments over; ``here``: this one."""
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+    here: bool
+    live: bool
+    """Whether it is given fragments."""
+    reason: str
+    """Why not, or what its last answer lacks."""
+    since: datetime | None
+    """When this became so; None: not known of oneself."""
+
+
+class SharedStatus(BaseModel):
+    """The shared part of the configuration, from etcd: docs/fleet.md.
+
+    ``revision``: etcd's number of what is in force (None: nothing); ``seen``: of what it said last
+    (None: it has nothing, or has it no longer).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # another version may know more
+
+    key: str
+    revision: int | None
+    seen: int | None
+    problems: tuple[str, ...]
+    """Why what it said last is not in force."""
+    etcd_problem: str
+    """Why etcd was not reached the last time; empty: it was."""
+
+
 class HopStatus(_Model):
     """One way to a backend; ``mtu``: the largest outer IP packet."""
 
@@ -101,13 +144,23 @@ class ProbeStatus(_Model):
     duration_ms: float
 
 
+class RegistrationStatus(_Model):
+    """How a backend came in by itself, and what became of that; docs/registration.md."""
+
+    source: Literal["etcd", "https"]
+    state: State
+    since: datetime
+
+
 class BackendStatus(_Model):
     """One backend of a pool."""
 
     name: str
     address: IPAddress
     weight: int
-    """As configured."""
+    """As configured, or as it registered."""
+    registration: RegistrationStatus | None = None
+    """None: it stands in the configuration."""
     condition: Condition
     """What probes, next hops and operators make of it."""
     since: datetime
@@ -183,8 +236,13 @@ class Status(_Model):
     generation: int
     workers: tuple[WorkerStatus, ...]
     interfaces: tuple[InterfaceStatus, ...]
+    vips: tuple[VipStatus, ...]
+    peers: tuple[PeerStatus, ...] = ()
+    """Empty: fragments stay on the node that they came to."""
     services: tuple[ServiceStatus, ...]
     pools: tuple[PoolStatus, ...]
+    shared: SharedStatus | None
+    """None: the configuration is the file's alone."""
     tunnel: TunnelStatus | None
     """None: nothing is asked through it."""
     drops: dict[str, int]

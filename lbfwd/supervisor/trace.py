@@ -111,6 +111,8 @@ class Choice:
 ANSWERED = ("echo_answered", "rejected")
 _STANDINGS = {
     "drained": "; it drains: live flows stay, new ones do not come",
+    "paused": "; it has paused: live flows stay, new ones do not come",
+    "gone": "; its lease is lost: live flows stay until its hold-down is over",
     "failed_open": "; its checks fail, but the pool fails open: it is used all the same",
 }
 _REDIRECTED, _NEW = "flow_redirected", "flow_new"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lbfwd.config import Config, IPAddress, Pool
-from lbfwd.health.judge import Known, judge, restless
+from lbfwd.health.judge import Known, Operation, judge, restless
 from lbfwd.health.monitor import Monitor
 from lbfwd.health.news import news
 from lbfwd.health.standing import BackendKey, Standing, Standings, of_pool
@@ -18,7 +18,6 @@ from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor import log
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import SupervisorError
-from lbfwd.supervisor.operations import Operation
 
 TICK_S = 0.5  # between looks at a slow start or a hold-down
 FIRST_ANSWERS_S = 2.0  # that a reload waits for; what takes longer joins when it has answered
@@ -48,6 +47,10 @@ class Watch:
     def verdicts(self) -> Mapping[BackendKey, Verdict]:
         """Return what the probes say."""
         return self._monitor.verdicts()
+
+    def said(self) -> Mapping[BackendKey, Operation]:
+        """Return what operators say of backends, and what follows from their registrations."""
+        return self._operations()
 
     async def look(self, config: Config, resolutions: Mapping[IPAddress, Resolution]) -> None:
         """Tell the tunnel where the backends are now; its failure is that of its probes only."""
@@ -106,7 +109,8 @@ class Watch:
         pools = self._to_judge(config, known)
         judged = await in_thread(None, _judge, pools, known, time.time())
         before, self.standings = self.standings, self._taken_over(config, judged.by_pool)
-        self._restless = (self._restless - {pool.name for pool in pools}) | judged.restless
+        moving = (self._restless - {pool.name for pool in pools}) | judged.restless
+        self._restless = {name for name in moving if self.standings.of(name)}  # it is still there
         self._config, self._seen = config, known
         changed = [
             pool for pool in pools if self.standings.of(pool.name) is not before.of(pool.name)
@@ -121,8 +125,8 @@ class Watch:
         operations = _unlike(known.operations, self._seen.operations)
         reasons = _unlike(known.unreachable, self._seen.unreachable)
         wanted = stale | self._restless | {pool for pool, _backend in operations | reasons}
-        if config is not self._config:  # with other services, other questions decide
-            wanted |= _probed(config)
+        if self._config is None or config.services is not self._config.services:
+            wanted |= _probed(config)  # with other services, other questions decide
         return [pool for pool in config.pools if id(pool) not in old or pool.name in wanted]
 
     def _taken_over(
@@ -140,7 +144,9 @@ class Watch:
 
 
 def _probed(config: Config) -> frozenset[str]:
-    return frozenset(pool.name for pool in config.pools if pool.health.type != "none")
+    return frozenset(
+        pool.name for pool in config.pools if pool.health.type != "none" or pool.registration
+    )
 
 
 @dataclass(frozen=True)

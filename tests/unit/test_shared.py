@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lbfwd.tables import Tables
 from tests.packet import bench
 from tests.packet.bench import Bench, BenchMaker
 from tests.packet.crafted import frame
+from tests.packet.fleet import peers
 from tests.packet.memory import Published, published
 
 TCP4 = frame(4, "tcp")
@@ -25,7 +27,7 @@ UNIT = 64
 
 @pytest.fixture
 def node(make_bench: BenchMaker) -> Bench:
-    return make_bench(bench.all_combinations())
+    return make_bench(replace(bench.all_combinations(), peers=peers()))
 
 
 @pytest.fixture
@@ -159,9 +161,13 @@ CORRUPTIONS: dict[str, Callable[[Published], None]] = {
     "magic": set_to("snapshot", "magic", 1),
     **{
         f"{part} at {name}": set_to("snapshot", f"{part}_offset", value)
-        for part in ("vips", "services", "backends")
+        for part in ("vips", "services", "backends", "peers", "peer_paths", "peer_table")
         for name, value in PLACES.items()
     },
+    **{f"{n} peers": set_to("snapshot", "peers", n) for n in (257, 2**32 - 1)},
+    "a peer table that is too long": set_to("snapshot", "peer_table_size", 2**32 - 1),
+    "too many paths to peers": set_to("snapshot", "peer_paths", 2**32 - 1),
+    "no such peer is here": set_to("snapshot", "here", 3),
     **{
         f"{count} {what}": set_to("snapshot", what, count)
         for what in ("vip_slots", "service_slots")
@@ -185,6 +191,9 @@ CORRUPT_ROWS: dict[str, Callable[[Published], None]] = {
     "a sum that wraps": set_to("backends", "path_first", 2**32 - 1),
     "too many paths": set_to("backends", "path_count", 65535),
     "no such TX ring": set_to("path", "tx", ring.MAX_TX),
+    "a peer's path that is another's": set_to("peer", "path_first", 2),
+    "too many paths of a peer": set_to("peer", "path_count", 65535),
+    "no TX ring to a peer": set_to("peer_path", "tx", ring.MAX_TX),
     "33 bits of entropy": set_to("path", "entropy_bits", 33),
     **{
         f"an outer header of {n} bytes": set_to("path", "header_len", n)
@@ -348,14 +357,25 @@ def test_the_layouts_are_what_other_sessions_rely_on() -> None:
     """A changed size or place is another ABI: LBFWD_ABI must change with it."""
     sizes = {
         name: ffi.sizeof(f"struct lbfwd_{name}")
-        for name in ("vip", "service", "backend", "path", "snapshot", "slot", "live", "flow_entry")
+        for name in (
+            "vip",
+            "service",
+            "backend",
+            "path",
+            "snapshot",
+            "slot",
+            "live",
+            "flow_entry",
+            "peer",
+        )
     }
     assert sizes == {
         "vip": 32,
         "service": 48,
         "backend": 16,
         "path": 64,
-        "snapshot": 96,
+        "snapshot": 136,
+        "peer": 32,
         "slot": 512,
         "live": 64,
         "flow_entry": 16,

@@ -9,6 +9,7 @@ import pytest
 from lbfwd._ringlib import ffi
 
 from lbfwd.forwarding import Forwarding, PoolState
+from lbfwd.peers import pack_peers
 from lbfwd.shared import pack_backends
 from lbfwd.slots import Seat
 from lbfwd.snapshot import (
@@ -55,7 +56,9 @@ class Block:
         rows = 2 * len(seats(state)) - 1
         backends = pack_backends(b"", rows, (r for p in pools.values() for r in p.rows()))
         catalogue = Catalogue(state.services, range(3, 3 + len(state.services)))
-        self.layout = Layout(catalogue, backends, rows, catalogue.pack(pools))
+        self.layout = Layout(
+            catalogue, backends, rows, catalogue.pack(pools), pack_peers(state.peers)
+        )
         self.pieces = list(self.layout.build(state, 77, BASE))
         self._arena = bytearray(at) + behind
         for place, data in self.pieces:

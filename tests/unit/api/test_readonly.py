@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
 from lbfwd.api.readonly import application, runner
+from lbfwd.fleet.peers import Readiness
 from lbfwd.flow import Flow
 from lbfwd.supervisor.status import Status
 from lbfwd.supervisor.trace import Trace
@@ -32,6 +33,15 @@ class Node:
 
     async def flows(self) -> Any:
         raise AssertionError("no test asks for flows")
+
+    async def summary(self) -> Any:
+        raise AssertionError("no test asks for a summary")
+
+    async def readiness(self) -> Any:
+        raise AssertionError("no test asks whether it is ready")
+
+    async def candidate(self, name: str) -> Any:
+        raise AssertionError(f"{name}: no test asks for a candidate")
 
     async def scrape(self) -> list[bytes]:
         return list(self.pieces)
@@ -81,6 +91,18 @@ def test_status_is_the_admin_sockets() -> None:
     code, _kind, body = ask("GET", "/v1/status")
     assert code == 200
     assert json.loads(body) == json.loads(STATUS.model_dump_json())
+
+
+@pytest.mark.parametrize(("reason", "code"), [("", 200), ("it starts", 503)])
+def test_whether_it_is_ready(monkeypatch: pytest.MonkeyPatch, reason: str, code: int) -> None:
+    said = Readiness(node="lb1", ready=not reason, reason=reason, configuration="c", roster="r")
+
+    async def readiness(_self: Node) -> Readiness:
+        return said
+
+    monkeypatch.setattr(Node, "readiness", readiness)
+    found, _kind, body = ask("GET", "/v1/ready")
+    assert (found, json.loads(body)) == (code, said.model_dump())
 
 
 def test_trace_is_there() -> None:

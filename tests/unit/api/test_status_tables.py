@@ -1,17 +1,24 @@
 """What ``lbfwd status`` prints for people."""
 
 import io
+from ipaddress import ip_address
 
 from rich.console import Console
 
 from lbfwd.cli.status import render
-from lbfwd.supervisor.status import BlockedStatus, HoleStatus, Status
+from lbfwd.supervisor.status import (
+    NOTHING_ANNOUNCED,
+    BlockedStatus,
+    HoleStatus,
+    Status,
+    VipStatus,
+)
 from tests.unit.api.values import HOP, status
 
 
-def printed(of: Status | None = None) -> list[str]:
+def printed(shown: Status | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
-    for part in render(of or status()):
+    for part in render(shown or status()):
         console.print(part)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
@@ -42,6 +49,24 @@ def test_a_worker_shows_the_sum_of_its_rings() -> None:
 
 def test_an_interface_shows_its_state_and_drops() -> None:
     assert row("eth0") == ["eth0", "in/out", "no carrier", "1500", "all packets", "8", "9"]
+
+
+def test_vips_show_why_they_are_not_announced() -> None:
+    assert row("192.0.2.10") == ["192.0.2.10", "yes", "-"]
+    assert row("2001:db8::10") == ["2001:db8::10", "no", "no worker forwards"]
+
+
+def test_a_node_that_announces_nothing_shows_no_vips() -> None:
+    silent = [VipStatus(vip=ip_address("192.0.2.10"), announced=False, reason=NOTHING_ANNOUNCED)]
+    assert "192.0.2.10" not in "\n".join(printed(status().model_copy(update={"vips": silent})))
+
+
+def test_the_fleets_nodes_show_who_is_given_fragments() -> None:
+    assert row("lb1") == ["lb1", "203.0.113.10", "this node", "live", "-"]
+    assert row("lb2")[1] == "203.0.113.11, 2001:db8:f::11"
+    assert row("lb2")[3:] == ["not live", "not ready: it starts"]
+    alone = "\n".join(printed(status().model_copy(update={"peers": ()})))
+    assert "fragments" not in alone
 
 
 def test_a_service_without_port_serves_any() -> None:
@@ -93,3 +118,12 @@ def test_only_reasons_that_happened_are_printed() -> None:
 def test_only_events_that_happened_are_printed() -> None:
     assert row("flow_new") == ["flow_new", "23"]
     assert not any("reset_sent" in line for line in printed())
+
+
+def test_what_etcd_told_last_and_why_it_is_not_in_force() -> None:
+    lines = [line.rstrip() for line in printed()]
+    first = lines.index("shared configuration: revision 12 of /lbfwd/config in etcd is in force")
+    assert lines[first + 1 : first + 3] == [
+        "  revision 13, the latest, is not",
+        "  /lbfwd/config in etcd: line 1, column 2: not TOML",
+    ]

@@ -8,12 +8,15 @@ from lbfwd.supervisor.status import (
     BackendStatus,
     HopStatus,
     InterfaceStatus,
+    PeerStatus,
     PoolStatus,
     ProbeStatus,
     RingStatus,
     ServiceStatus,
+    SharedStatus,
     Status,
     TunnelStatus,
+    VipStatus,
     WorkerStatus,
 )
 
@@ -105,6 +108,28 @@ def status() -> Status:
                 qdisc_tx_dropped=9,
             ),
         ),
+        vips=(
+            VipStatus(vip=ip_address("192.0.2.10"), announced=True, reason=""),
+            VipStatus(vip=ip_address("2001:db8::10"), announced=False, reason="no worker forwards"),
+        ),
+        peers=(
+            PeerStatus(
+                name="lb1",
+                addresses=(ip_address("203.0.113.10"),),
+                here=True,
+                live=True,
+                reason="",
+                since=None,
+            ),
+            PeerStatus(
+                name="lb2",
+                addresses=(ip_address("203.0.113.11"), ip_address("2001:db8:f::11")),
+                here=False,
+                live=False,
+                reason="not ready: it starts",
+                since=datetime.now(UTC) - timedelta(hours=1),
+            ),
+        ),
         services=(
             ServiceStatus(
                 name="http",
@@ -126,6 +151,13 @@ def status() -> Status:
                 table_size=251,
                 backends=(backend("a", 251), backend("b", 0, "no route")),
             ),
+        ),
+        shared=SharedStatus(
+            key="/lbfwd/config",
+            revision=12,
+            seen=13,
+            problems=("/lbfwd/config in etcd: line 1, column 2: not TOML",),
+            etcd_problem="",
         ),
         tunnel=TunnelStatus(
             trouble="",

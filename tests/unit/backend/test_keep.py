@@ -3,6 +3,7 @@
 from unittest.mock import Mock, call
 
 from lbfwd.backend import run
+from lbfwd.supervisor.notify import Notifier
 
 
 class Watch:
@@ -22,7 +23,7 @@ def keep(monkeypatch, watch, losses, part=None):
     log = Mock()
     monkeypatch.setattr(run, "log", log)
     decapsulator = Mock(losses=Mock(side_effect=losses))
-    run._keep(watch, (part or Mock(),), decapsulator)
+    run._keep(watch, (part or Mock(),), decapsulator, Notifier())
     return log
 
 

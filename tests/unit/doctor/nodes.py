@@ -83,6 +83,7 @@ GOOD = NodeFacts(
     config=config(),
     status=status(),
     later=status(),
+    nics=("eth0",),
     offloads={"eth0": Offloads()},
     nic_drops={"eth0": 0},
     irqs={"eth0": (Irq(30, frozenset({2}), 5), Irq(31, frozenset({3}), 5))},

@@ -66,7 +66,7 @@ def test_versions() -> None:
 
 
 def test_interrupts_are_counted_over_cpus() -> None:
-    assert machine.counted(INTERRUPTS) == {0: 35, 30: 111}
+    assert machine.counted(INTERRUPTS) == {0: (35, "timer"), 30: (111, "eth0-rx-0")}
 
 
 class OldEthtool:

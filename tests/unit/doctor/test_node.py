@@ -265,7 +265,8 @@ def test_interrupts() -> None:
     assert not said(interfaces.interrupts, irqs={"eth0": beside})
     (finding,) = said(interfaces.interrupts, irqs={"eth0": beside}, config=config('fanout = "cpu"'))
     assert "interrupts go to cpus 0-1, workers are on 2-3" in finding.what
-    assert "for i in 30 31; do echo 2-3 >" in finding.fix
+    places = [f"echo {c} > /proc/irq/{n}/smp_affinity_list" for n, c in ((30, 2), (31, 3))]
+    assert finding.fix == "; ".join(places)
 
 
 def with_tunnel(**fields: object) -> Status:

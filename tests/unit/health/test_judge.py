@@ -181,6 +181,7 @@ def test_a_held_backend_is_better_than_one_that_fails() -> None:
     down = judged(of, {0: passing(), 1: failing(990)})
     found = judged(of, {0: failing(1001), 1: passing(1001, failed=990)}, down, 1002)
     assert conditions(found) == ["down", "up"]
+    assert not found[key(1)].reason, "it is in service, so it is not held"
 
 
 def test_what_was_in_service_is_not_held() -> None:
@@ -220,6 +221,22 @@ def test_a_backend_that_a_reload_adds_starts_slowly_but_not_at_the_start_of_lbfw
     assert found[key(3)] == Standing("starting", 4, True, "slow start of 40 s", NOW + 1)
     assert restless(found, {})
     assert not restless(before, {})
+
+
+def test_a_backend_of_weight_0_starts_when_it_is_given_a_weight() -> None:
+    of = config(2, pool="slow_start_s = 40")
+    verdicts = {0: passing(), 1: passing()}
+    (pool,) = of.pools
+    off = pool.backends[1].model_copy(update={"weight": 0})
+    idle_pool = pool.model_copy(update={"backends": (pool.backends[0], off)})
+    idle = of.model_copy(update={"pools": (idle_pool,)})
+    before = judged(idle, verdicts)
+    for now in (NOW + 1, NOW + 50, NOW + 100):
+        before = judged(idle, verdicts, before, now)
+        assert before[key(1)] == Standing("up", 0, True, "", NOW)
+        assert not restless(before, {}), "it would be judged twice a second for ever"
+    found = judged(of, verdicts, before, NOW + 101)
+    assert found[key(1)] == Standing("starting", 2, True, "slow start of 40 s", NOW + 101)
 
 
 def test_a_backend_that_failed_open_has_not_been_away() -> None:

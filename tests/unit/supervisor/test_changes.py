@@ -12,11 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from lbfwd.config import Config
+from lbfwd.config.shared import Shared
 from lbfwd.supervisor import changes as module
 from lbfwd.supervisor.changes import Changes, Node, Terms
 from lbfwd.supervisor.errors import Refused
 from lbfwd.supervisor.operations import Operations
+from lbfwd.supervisor.shared import SharedConfig
 from lbfwd.supervisor.source import Source
+from lbfwd.tables import FlowCount
 from tests.unit.supervisor.build import config, until
 
 OLD, NEW = config(), config(("weight = 2", "weight = 7"))
@@ -25,7 +28,8 @@ OLD, NEW = config(), config(("weight = 2", "weight = 7"))
 class File(Source):
     """Stands for a configuration file that has changed."""
 
-    def read(self) -> Config:
+    def read(self, shared: Shared | None = None) -> Config:
+        assert shared is None
         return NEW
 
     def warn(self, _config: Config) -> tuple[str, ...]:
@@ -57,14 +61,18 @@ class Stage:
     async def republish(self) -> None:
         self.published_at = time.monotonic()
 
-    async def flows(self, since: float = 0.0) -> Any:
+    @property
+    def base(self) -> Config:
+        return self.config
+
+    async def flows_of(self, _key: object, since: float = 0.0) -> FlowCount:
         self.counted_since = since
-        return {}
+        return FlowCount()
 
     def changes(self) -> Changes:
         operations = Operations(self.directory)
         node = Node(cast("Any", self), cast("Any", None), operations, cast("Any", self), self.apply)
-        return Changes(File(Path("test.toml"), {}), node, nullcontext)
+        return Changes(File(Path("test.toml"), {}), node, nullcontext, SharedConfig())
 
 
 @asynccontextmanager

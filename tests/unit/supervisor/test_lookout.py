@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from scapy.layers.inet import UDP
 from scapy.packet import Raw
+from structlog.testing import capture_logs
 
 from lbfwd.live import Marks
 from lbfwd.supervisor.errors import Refused, SupervisorError, TooSoon
@@ -188,3 +189,19 @@ def test_a_record_of_an_earlier_token_is_not_told(node: Bench) -> None:
     assert marks.find(TOKEN)
     assert marks.find(TOKEN[::-1]) is None
     marks.close()
+
+
+def test_what_goes_wrong_ends_that_trace_only(node: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_marks: Marks, _token: bytes) -> None:
+        raise OSError("no such record")
+
+    async def whole() -> None:
+        async with running(lookout(node)) as looking:
+            with monkeypatch.context() as broken, capture_logs() as events:
+                broken.setattr(Marks, "find", fails)
+                await looking.watch(TOKEN, 5)
+                assert (await looking.report(TOKEN)).packet is None
+            assert [event["event"] for event in events] == ["live_trace_crashed"]
+            assert armed_until_ms(node) == 0
+
+    asyncio.run(whole())

@@ -11,8 +11,9 @@ from lbfwd.config import Config
 from lbfwd.net import guard
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor import reconcile
+from lbfwd.supervisor.alarm import Alarm
 from lbfwd.supervisor.errors import SupervisorError
-from lbfwd.supervisor.reconcile import Alarm, Parts, Reconciler
+from lbfwd.supervisor.reconcile import Parts, Reconciler
 from lbfwd.tables import TablesError
 from tests.unit.supervisor.build import config, hop, link, resolved, until, watch
 from tests.unit.supervisor.world import ETH1, A, B, Crew, Net, Ports, Tables, World
@@ -22,11 +23,11 @@ from tests.unit.supervisor.world import ETH1, A, B, Crew, Net, Ports, Tables, Wo
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
 
-    async def install(interfaces: list[str], vips: Any) -> None:
+    async def install(interfaces: list[str], vips: Any, _own: Any) -> None:
         world.do(f"guard {' '.join(interfaces)} {len(vips)}")
         world.guarded = True
 
-    async def missing(_interfaces: Any, _vips: Any) -> bool:
+    async def missing(_interfaces: Any, _vips: Any, _own: Any) -> bool:
         return not world.guarded
 
     monkeypatch.setattr(guard, "install", install)

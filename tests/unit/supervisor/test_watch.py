@@ -15,7 +15,19 @@ from lbfwd.supervisor.operations import Operation
 from lbfwd.supervisor.watch import Watch
 from tests.unit.supervisor.build import NoTunnel, config, until
 
-A, B = ("web", "a"), ("web", "b")
+A, B, OTHER = ("web", "a"), ("web", "b"), ("other", "c")
+OTHER_POOL = """[[pool]]
+name = "other"
+all_down = "withdraw"
+slow_start_s = 3600
+backends = [{ name = "c", address = "10.0.0.3" }]
+[pool.health]
+type = "tcp"
+via = "direct"
+port = 80
+[[service]]
+name = "http"
+"""
 GOOD = Verdict(True, 1.0, 0.0, PASSED, "")
 BAD = Verdict(False, 2.0, 2.0, Outcome("refused", "refused"), "tcp: refused")
 
@@ -113,6 +125,22 @@ def test_a_configuration_that_was_not_taken_up_leaves_no_trace(watch: Watch) -> 
         await watch.judge(old, {})
         assert watch.standings == before
         assert monitor(watch).applied == [(new, old), (old, None)]
+
+    run(work)
+
+
+def test_a_pool_that_is_gone_is_not_looked_at_again_and_again(watch: Watch) -> None:
+    async def work() -> None:
+        with_pool = config(('[[service]]\nname = "http"\n', OTHER_POOL))
+        monitor(watch).known[OTHER] = BAD
+        await watch.judge(with_pool, {})
+        monitor(watch).known[OTHER] = GOOD
+        monitor(watch).tell(frozenset({OTHER}))
+        await watch.judge(with_pool, {})
+        assert watch.standings[OTHER].condition == "starting"
+        assert watch._restless
+        await watch.judge(config(), {})
+        assert not watch._restless
 
     run(work)
 

@@ -141,7 +141,7 @@ class Ports:
     async def steer(self, _alive: Any) -> None:
         self.world.do("steer")
 
-    async def admit(self, vips: Any) -> None:
+    async def admit(self, vips: Any, _peers: Any) -> None:
         self.world.do(f"admit {len(vips)}")
 
     def forget(self, rings: list[Ring]) -> None:
