@@ -83,7 +83,11 @@ def shown(status: dict[str, Any]) -> dict[str, Any]:
     ("config", "limit", "complaint"),
     [
         pytest.param(
-            INTERFACES, descriptors, "open a packet socket: Too many open files", id="rings"
+            INTERFACES,
+            descriptors,
+            "open a packet socket: Too many open files",
+            id="rings",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             WORKERS, stack, "worker 0 (cpu 0): hello: ", id="workers", marks=pytest.mark.slow

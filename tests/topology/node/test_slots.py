@@ -65,6 +65,7 @@ def restarted(node: Node, slot: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_rings_of_both_kinds_share_one_fanout_group(tmp_path: Path) -> None:
     with running(tmp_path, MIXED) as (stage, node):
         settings = [worker["settings"] for worker in node.status()["workers"]]
