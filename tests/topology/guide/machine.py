@@ -21,7 +21,7 @@ set -eu
 hostname {name}
 for tree in etc var usr/bin; do
     mount -t overlay overlay \\
-        -o lowerdir=/$tree,upperdir={own}/$tree,workdir={own}/work/$tree /$tree
+        -o lowerdir=/$tree,upperdir={own}/$tree,workdir={own}/scratch/$tree /$tree
 done
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /usr/share/doc
@@ -41,7 +41,7 @@ class Machine:
         self.own = site / name
         for tree in ("etc", "var", "usr/bin"):
             (self.own / tree).mkdir(parents=True)
-            (self.own / "work" / tree).mkdir(parents=True)
+            (self.own / "scratch" / tree).mkdir(parents=True)
         for tool in ("systemctl.py", "scp.sh"):
             shutil.copy(HERE / tool, self.own / "usr/bin" / Path(tool).stem)
             (self.own / "usr/bin" / Path(tool).stem).chmod(0o755)
