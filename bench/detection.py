@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import figure
+from bench.probes import SMALL_NODE
 from bench.reload_node import controlling
 from bench.result import options, save
 from bench.target import at_most
@@ -31,19 +32,6 @@ SURVIVOR = "10.0.0.10"
 START_S = 60.0
 LONGEST = 5.0  # times interval and fall
 LOOK_S = 0.0005
-CONFIG = """
-hash_key = "000102030405060708090a0b0c0d0e0f"
-[node]
-name = "lb1"
-interfaces = ["n0"]
-[workers]
-cpus = [0]
-rx_ring_mib = 8
-tx_ring_frames = 256
-flows = 4096
-[metrics]
-listen = ""
-"""
 POOL = """
 [[pool]]
 name = "{name}"
@@ -119,7 +107,7 @@ def config() -> str:
         )
         for number, setting in enumerate(SETTINGS, 10)
     )
-    return "".join((CONFIG, *pools))
+    return "".join((SMALL_NODE, *pools))
 
 
 class Run:

@@ -32,6 +32,7 @@ TUNING: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
         {"delay_p50_ms": ".3f", "delay_p99_ms": ".3f", "delay_core": ".2f"},
     ),
 )
+ENOUGH = 5  # rounds; see docs/benchmarks.md
 CONTESTANTS = ("lbfwd", "linear reflector", "plain reflector", "testpmd io")
 HEADLINES = (
     "lbfwd / linear reflector",
@@ -166,7 +167,7 @@ def reload_table(result: Result) -> str:
 
 
 def failover_table(result: Result) -> str:
-    """Return what clients noticed of each event; the worst of the rounds, and the median time."""
+    """Return what clients noticed of each event: sums of all rounds, and median times."""
     head = ("noticed by", "event", "broken of", "lost of", "router, s", "silence, s", "exchange, s")
     rows = (
         (
@@ -255,6 +256,15 @@ def setting_rows(found: Result, columns: Mapping[str, str]) -> Iterable[tuple[st
         yield (f"`{setting}`", *cells)
 
 
+def few_rounds(found: Mapping[str, Result], name: str) -> str:
+    """Return a remark if a benchmark had few rounds; "" stands for all that have targets."""
+    several = [found[name]] if name else [each for each in found.values() if each["targets"]]
+    few = [f"{each['bench']}: {each['rounds']}" for each in several if each["rounds"] < ENOUGH]
+    if not few:
+        return ""
+    return f"\nFewer than {ENOUGH} rounds, so the intervals say little: {', '.join(few)}.\n"
+
+
 def results() -> dict[str, Result]:
     """Read all results that are there."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
@@ -266,7 +276,7 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
     targets = [from_plain(plain) for result in found.values() for plain in result["targets"]]
     sizing = ROOT / "docs" / "sizing.md"
     headline = [t for t in targets if any(part in t.name for part in HEADLINES)]
-    return {
+    made = {
         (benchmarks, ""): targets_table(targets),
         (benchmarks, "path"): path_tables(found["path"]),
         (benchmarks, "forward"): forward_table(found["forward"]),
@@ -280,8 +290,9 @@ def blocks(found: Mapping[str, Result]) -> dict[tuple[Path, str], str]:
         (benchmarks, "probes"): probes_table(found["probes"]),
         (benchmarks, "detection"): detection_table(found["detection"]),
         (ROOT / "docs" / "tuning.md", "tuning"): tuning_tables(found["tuning"]),
-        (ROOT / "README.md", ""): targets_table(headline),
     }
+    remarked = {place: block + few_rounds(found, place[1]) for place, block in made.items()}
+    return remarked | {(ROOT / "README.md", ""): targets_table(headline)}
 
 
 def main() -> int:

@@ -41,7 +41,7 @@ PORT, COUNTER_PORT = 8080, 8081
 START_S = 60.0
 PAUSE_S = 0.02  # between requests for nothing
 STATUSES = 5
-CONFIG = """
+SMALL_NODE = """
 hash_key = "000102030405060708090a0b0c0d0e0f"
 [node]
 name = "lb1"
@@ -53,6 +53,10 @@ tx_ring_frames = 256
 flows = 4096
 [metrics]
 listen = ""
+"""
+CONFIG = (
+    SMALL_NODE
+    + """
 [[pool]]
 name = "web"
 backends = [{backends}]
@@ -68,6 +72,7 @@ protocol = "tcp"
 port = 80
 pool = "web"
 """
+)
 NGINX = """
 daemon off;
 worker_processes 1;

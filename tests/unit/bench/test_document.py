@@ -21,6 +21,18 @@ def test_a_block_replaces_what_stands_between_its_marks() -> None:
     assert document.replaced(once, "path", "new\n") == once
 
 
+def test_few_rounds_are_told() -> None:
+    """In the table of targets only of those that have some."""
+    found = {
+        "one": {"bench": "one", "rounds": 1, "targets": [{}]},
+        "two": {"bench": "two", "rounds": 2, "targets": []},
+        "five": {"bench": "five", "rounds": 5, "targets": [{}]},
+    }
+    assert "little: two: 2." in document.few_rounds(found, "two")
+    assert not document.few_rounds(found, "five")
+    assert "little: one: 1." in document.few_rounds(found, "")
+
+
 @pytest.mark.parametrize("text", ["no marks", document.begin("path") * 2 + document.END])
 def test_marks_must_be_there_once(text: str) -> None:
     with pytest.raises(ValueError, match="once"):

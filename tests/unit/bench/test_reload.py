@@ -13,11 +13,13 @@ from lbfwd.config import parse
 MS = 1_000_000
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.steps not in (FAILURE, HEALTH)],
+    ids=lambda case: case.name,
+)
 def test_a_case_begins_where_its_last_change_ended(case: Case) -> None:
     # The node starts with Form(); a change to what is already there would publish nothing.
-    if case.steps in (FAILURE, HEALTH):
-        return
     weights = [Form().weight, *(step.weight for step in case.steps if isinstance(step, Form))]
     assert weights[-1] == weights[0]
     assert all(before != after for before, after in pairwise(weights))
