@@ -11,6 +11,7 @@ from pathlib import Path
 from pyroute2 import Ethtool
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lbfwd.backend.sysctl import read
 from lbfwd.config.machine import parse_ranges
 from lbfwd.doctor.facts import Host, Irq, Offloads, Package
 
@@ -37,6 +38,17 @@ def text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def sysctls(paths: Iterable[str]) -> dict[str, int]:
+    """Return sysctls below ``net`` by path; one that is not there is left out."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = read(path)
+        except (OSError, ValueError):  # of the first network namespace alone
+            continue
+    return found
 
 
 def bottoms(interfaces: Iterable[str]) -> tuple[str, ...]:

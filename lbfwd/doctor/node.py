@@ -13,13 +13,12 @@ from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from lbfwd.api.client import ApiError, request
-from lbfwd.backend.sysctl import read
 from lbfwd.config import Config, ConfigError, load
 from lbfwd.config.hardware import this_hardware
 from lbfwd.config.machine import parse_ranges, this_machine
 from lbfwd.config.warn import local_addresses, warnings
 from lbfwd.doctor.facts import NodeFacts, Secret
-from lbfwd.doctor.machine import bottoms, host, irqs, offloads, text
+from lbfwd.doctor.machine import bottoms, host, irqs, offloads, sysctls, text
 from lbfwd.doctor.paths import tunnelled
 from lbfwd.health import rp_filter
 from lbfwd.net import guard
@@ -63,7 +62,7 @@ def collect(runtime: Path, config_file: str, default: str) -> NodeFacts:
     return replace(
         facts,
         isolated=parse_ranges(text(_CPUS / "isolated")),
-        sysctls=_sysctls(),
+        sysctls=sysctls(_SYSCTLS),
         files_limit=_files_limit(status.pid) if status else None,
         privileged=text(Path("/proc/self/uid_map")).split()[-1:] == [_WHOLE_ID_MAP],
     )
@@ -165,16 +164,6 @@ def _guard(status: Status) -> str:
     except guard.GuardError as error:
         return str(error)
     return "table netdev lbfwd is missing or changed" if lacking else ""
-
-
-def _sysctls() -> dict[str, int]:
-    found = {}
-    for path in _SYSCTLS:
-        try:
-            found[path] = read(path)
-        except (OSError, ValueError):  # of the first network namespace alone
-            continue
-    return found
 
 
 def _files_limit(pid: int) -> int | None:

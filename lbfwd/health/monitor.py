@@ -70,9 +70,10 @@ class Monitor:
     def __init__(
         self, tunnel: TunnelRoutes, on_change: OnChange, on_outcome: OnOutcome = ignore
     ) -> None:
-        """Ask nothing yet. ``on_change`` hears of backends whose verdict has changed.
+        """Ask nothing yet. ``on_change`` hears of backends whose verdict has turned.
 
-        ``on_outcome`` hears of every probe, with the pools that it was for.
+        It hears of one that fails for another reason than before, too. ``on_outcome`` hears of
+        every probe, with the pools that it was for.
         """
         self._tunnel = tunnel
         self._on_change = on_change

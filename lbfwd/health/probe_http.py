@@ -25,7 +25,7 @@ AGENT = "lbfwd-health"
 def tls_context(verify: bool) -> ssl.SSLContext:
     """Return a context; ``verify``: against this machine's certificate store. Blocks: it reads.
 
-    All questions share it, for a store takes 30 ms and 0.8 MiB; ``tls_context.cache_clear`` has
+    All questions share it, for a store takes time and memory; ``tls_context.cache_clear`` has
     it read again.
     """
     if verify:

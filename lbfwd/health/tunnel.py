@@ -106,11 +106,13 @@ class Tunnel:
 
     async def close(self) -> None:
         """Take everything away; sockets that are still open lead nowhere."""
-        async with self._lock:
-            await self._mtus.close()
-            await self._answers.close()
-            await self._take_away()
-        self._thread.shutdown()
+        try:
+            async with self._lock:
+                await self._mtus.close()
+                await self._answers.close()
+                await self._take_away()
+        finally:
+            self._thread.shutdown()
 
     def route(self, vip: IPAddress, backend: IPAddress) -> TunnelRoute:
         """Return the way to a VIP at one backend; it stays good whatever changes."""

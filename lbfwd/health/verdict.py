@@ -37,7 +37,7 @@ class Track:
         self.verdict: Verdict | None = None
 
     def count(self, outcome: Outcome, now: float) -> bool:
-        """Take an outcome; returns whether the verdict has changed."""
+        """Take an outcome; returns whether the verdict has turned, or fails for another reason."""
         before = self.verdict
         if before is None:
             self._turn(outcome, now, 0.0 if outcome.passed else now)
@@ -49,7 +49,7 @@ class Track:
             return True
         reason = self._reason(outcome) or ("" if before.passing else before.reason)
         self.verdict = Verdict(before.passing, before.since, before.failed, outcome, reason)
-        return False
+        return not (before.passing or outcome.ours) and reason != before.reason
 
     def _turn(self, outcome: Outcome, now: float, failed: float) -> None:
         self._streak = 0

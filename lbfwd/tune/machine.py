@@ -8,9 +8,8 @@ from pyroute2 import Ethtool
 from pyroute2.ethtool.ioctl import EthtoolError
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lbfwd.backend.sysctl import read
 from lbfwd.config.hardware import parse_mask
-from lbfwd.doctor.machine import bottoms, irqs, is_ours, offloads, text
+from lbfwd.doctor.machine import bottoms, irqs, is_ours, offloads, sysctls, text
 from lbfwd.tune.facts import Count, Facts, Nic
 from lbfwd.tune.rules import SYSCTLS
 from lbfwd.tune.step import Action, Write
@@ -21,7 +20,7 @@ _UNSUPPORTED = (OSError, NetlinkError, EthtoolError)
 
 def look(interfaces: Iterable[str]) -> Facts:
     """Read what the rules want to know of these interfaces."""
-    return Facts(tuple(map(_nic, bottoms(interfaces))), _sysctls())
+    return Facts(tuple(map(_nic, bottoms(interfaces))), sysctls(SYSCTLS))
 
 
 def act(action: Action) -> str:
@@ -76,13 +75,3 @@ def _ring(name: str) -> Count:
 def _rps(name: str) -> dict[str, frozenset[int]]:
     files = sorted((_NET / name).glob("queues/rx-*/rps_cpus")) if is_ours(name) else []
     return {str(file): parse_mask(text(file)) for file in files}
-
-
-def _sysctls() -> dict[str, int]:
-    found = {}
-    for path in SYSCTLS:
-        try:
-            found[path] = read(path)
-        except (OSError, ValueError):  # of the first network namespace alone
-            continue
-    return found

@@ -98,3 +98,9 @@ def test_this_machine() -> None:
     assert machine.irqs("lo") == ()
     assert parse_ranges(machine.text(Path("/sys/devices/system/cpu/online")))
     assert machine.text(Path("/nonexistent")) == ""
+
+
+def test_sysctls_that_are_not_there_are_left_out() -> None:
+    path = "ipv4/ip_forward"
+    value = int(Path("/proc/sys/net", path).read_text(encoding="ascii"))
+    assert machine.sysctls((path, "core/none_of_this_name")) == {path: value}

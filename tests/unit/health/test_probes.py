@@ -225,7 +225,7 @@ def test_a_server_that_drips_is_a_timeout() -> None:
         for byte in OK * 100:
             writer.write(bytes([byte]))
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # each byte comes in time, all of them do not
 
     assert outcome(plain(), stream(drip))[0] == "timeout"
 

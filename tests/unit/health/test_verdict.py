@@ -72,6 +72,16 @@ def test_only_turns_are_reported() -> None:
     ]  # fmt: skip
 
 
+def test_another_failure_is_reported_once() -> None:
+    """What is said of a backend that is down is why it fails now, not why it failed at first."""
+    track, timeout = Track(2, 2, "q"), Outcome("timeout", "no answer")
+    told = [track.count(o, 1) for o in (REFUSED, timeout, timeout, PASSED, timeout, REFUSED)]
+    assert told == [True, True, False, False, False, True]
+    assert not track.count(Outcome("late", "by 120 ms"), 2), "no fault of the backend"
+    passing = Track(2, 3, "q")
+    assert [passing.count(o, 1) for o in (PASSED, timeout, REFUSED)] == [True, False, False]
+
+
 def test_a_backend_with_several_questions_has_to_answer_all() -> None:
     one, two = Track(1, 1, "one"), Track(1, 1, "two")
     assert combined([one, two]) is None
