@@ -55,7 +55,7 @@ def warnings(  # noqa: PLR0913 - by keyword, and each has a default
     places = Places({"worker": [own.model_dump() for own in config.own_settings]}, file, flags)
     return (
         *_unused(config, file),
-        *_password(config, file),
+        *_fleet(config, file),
         *map(places.problem, worker_warnings(config, hardware)),
         *health_warnings(config, file),
         *(problem for pool in config.pools for problem in _table(pool, file, shares)),
@@ -70,11 +70,26 @@ def _maglev_shares(names: Sequence[str], weights: Sequence[int], size: int) -> S
     return shares(names, weights, size)
 
 
+def _fleet(config: Config, file: str) -> Iterator[Problem]:
+    yield from _password(config, file)
+    yield from _unheard(config, file)
+
+
 def _password(config: Config, file: str) -> Iterator[Problem]:
     plain = [place for place in config.etcd.endpoints if place.startswith("http://")]
     if config.etcd.user and plain:
         rule = f"its password crosses the network unencrypted to {', '.join(plain)}: use https://"
         yield Problem(file, "etcd.user", show(config.etcd.user), rule)
+
+
+def _unheard(config: Config, file: str) -> Iterator[Problem]:
+    """Say when no other node can ask this one whether it is there."""
+    listen = config.metrics.listen
+    address = listen.rpartition(":")[0].strip("[]")
+    if config.fleet.nodes and (not listen or ip_address(address).is_loopback):
+        without = " and gives it no fragments" if config.fleet.fragments == "peer" else ""
+        rule = f"no other node of [fleet] reaches it: none sees this one{without}"
+        yield Problem(file, "metrics.listen", show(listen), rule)
 
 
 def _unused(config: Config, file: str) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from ipaddress import ip_address, ip_network
 
 import mmh3
+import pytest
 
 from lbfwd.config import Config, Problem
 from lbfwd.config.hardware import Hardware
@@ -163,3 +164,32 @@ def test_a_node_whose_services_come_from_etcd_lacks_none() -> None:
     assert [p.key for p in found(accepted(bare)) if "no service" in p.rule] == ["service"]
     etcd = '[etcd]\nendpoints = ["http://10.0.0.5:2379"]\n'
     assert not [p for p in found(accepted(bare + etcd)) if "no service" in p.rule]
+
+
+FLEET = """
+[fleet]
+fragments = "{fragments}"
+nodes = [
+  {{ name = "lb1", addresses = ["203.0.113.10"], api = "203.0.113.10:9108" }},
+  {{ name = "lb2", addresses = ["203.0.113.11"], api = "203.0.113.11:9108" }},
+]
+[metrics]
+listen = "{listen}"
+"""
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:9108", "[::1]:9108"])
+@pytest.mark.parametrize(
+    ("fragments", "says"),
+    [("local", "none sees this one"), ("peer", "none sees this one and gives it no fragments")],
+)
+def test_a_node_that_no_other_can_ask(listen: str, fragments: str, says: str) -> None:
+    config = accepted(GOOD + FLEET.format(listen=listen, fragments=fragments))
+    (warning,) = (problem for problem in found(config) if problem.key == "metrics.listen")
+    assert warning.rule == f"no other node of [fleet] reaches it: {says}"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9108", "203.0.113.10:9108", "[2001:db8::1]:9108"])
+def test_a_node_that_others_can_ask(listen: str) -> None:
+    config = accepted(GOOD + FLEET.format(listen=listen, fragments="peer"))
+    assert [problem for problem in found(config) if problem.key == "metrics.listen"] == []
