@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from tests.packet.hammer import forward_in_turn
 from tests.packet.streams import Flow, send
 from tests.packet.test_flow_room import movable
 from tests.packet.test_flows import HEAVY, SECOND, begin, chosen, members, state
+from tests.packet.torn import assert_never_torn
 
 DEADLINE_S = 30
 FOUND = 3000  # look-ups that met the other flow's entry
@@ -143,17 +142,8 @@ def test_a_worker_writes_its_own_table_only(two: Bench) -> None:
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_an_entry_is_never_read_torn(tmp_path: Path, compiler: str) -> None:
-    """Two threads on one bucket, as fast as they can: one writes, one reads (torn.c)."""
-    if not shutil.which(compiler):
-        pytest.skip(f"needs {compiler}")
-    program, sources = tmp_path / "torn", Path(__file__).parents[2] / "lbfwd"
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-pthread"]
-    source = Path(__file__).with_name("torn.c")
-    subprocess.run(
-        [compiler, *flags, f"-I{sources}", "-o", program, source], check=True, timeout=60
-    )
-    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    """Two threads on one bucket."""
+    assert_never_torn("torn.c", compiler, tmp_path)
 
 
 def test_never_another_flows_backend(make_bench: BenchMaker, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -25,6 +26,7 @@ from tests.packet.bench import NOW_MS, VIP4, Bench, BenchMaker
 from tests.packet.crafted import frame, ip, offload, raw, transport
 from tests.packet.memory import published
 from tests.packet.rings import forward_block
+from tests.packet.torn import assert_never_torn
 
 TOKEN = bytes(range(100, 116))
 MARK = b"lbfwdtrc" + TOKEN
@@ -300,3 +302,9 @@ def test_a_record_is_never_torn(node: Bench, marks: Marks) -> None:
     assert facts == {
         (n, n, slots[s.vip, s.protocol, s.port]) for n, s in enumerate(services)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_record_that_changes_while_it_is_read_is_refused(tmp_path: Path, compiler: str) -> None:
+    """The same without Python between two reads."""
+    assert_never_torn("torn_live.c", compiler, tmp_path)

@@ -92,7 +92,7 @@ class Sender(threading.Thread):
             self.sent += 1
             due += self._interval_s
             if (ahead := due - time.monotonic()) > 0:
-                time.sleep(ahead)
+                time.sleep(ahead)  # its rate
 
     def __enter__(self) -> "Sender":
         self.start()

@@ -53,20 +53,6 @@ class Node:
         return Reloaded(generation=7, changes=(CHANGE,))
 
 
-@pytest.fixture
-def ask(tmp_path: Path) -> Callable[..., Any]:
-    """``ask(node, function, …)``: call it in a thread while the node's socket is served."""
-
-    def run(node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        async def whole() -> Any:
-            async with admin_socket(cast("Control", node), tmp_path, ""):
-                return await asyncio.to_thread(function, *arguments)
-
-        return asyncio.run(whole())
-
-    return run
-
-
 def raw(path: Path, head: str) -> tuple[int, str, Any]:
     """Status code, content type and JSON body of an answer, read without our client."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -1,19 +1,16 @@
 """Requests that change the node: real server, real UNIX socket, the real CLI, a stand-in node."""
 
-import asyncio
 import json
 import os
 import pwd
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from lbfwd.api.client import ApiError, request
-from lbfwd.api.control import Control
-from lbfwd.api.server import admin_socket
 from lbfwd.cli.main import main
 from lbfwd.config.load import MAX_FILE_BYTES
 from lbfwd.supervisor.changes import BackendReport, Forecast, Reloaded, Terms
@@ -96,18 +93,6 @@ class Node:
             pool="web", backend="a", mode=mode, who=who, flows=self.left, closing=0,
             warning="no backend of pool web takes new flows",
         )  # fmt: skip
-
-
-@pytest.fixture
-def ask(tmp_path: Path) -> Callable[..., Any]:
-    def run(node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        async def whole() -> Any:
-            async with admin_socket(cast("Control", node), tmp_path, ""):
-                return await asyncio.to_thread(function, *arguments)
-
-        return asyncio.run(whole())
-
-    return run
 
 
 Ask = Callable[..., Any]

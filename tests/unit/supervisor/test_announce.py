@@ -18,7 +18,7 @@ from lbfwd.net.announce import AnnounceError, Enforced, VipRoute
 from lbfwd.supervisor import announce as module
 from lbfwd.supervisor.announce import Announcer
 from lbfwd.supervisor.state import derive
-from tests.unit.supervisor.build import config, hop, link, resolved
+from tests.unit.supervisor.build import config, hop, link, resolved, until
 
 VIP4, VIP6 = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 ETH0 = link()
@@ -129,9 +129,7 @@ def test_a_node_whose_workers_are_gone_withdraws_after_a_while(
         await world.announcer.keep()
         assert world.table()
         task = asyncio.create_task(world.announcer.run())
-        async with asyncio.timeout(10):
-            while world.table():  # noqa: ASYNC110 - the loop under test makes it true
-                await asyncio.sleep(0.01)
+        await until(lambda: not world.table())
         task.cancel()
         assert set(world.reasons().values()) == {"no worker forwards"}
 

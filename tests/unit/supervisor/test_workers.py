@@ -111,7 +111,8 @@ async def running(stage: Stage, scenario: Callable[[], Awaitable[None]]) -> None
     await stage.crew.start()
     keeper = asyncio.create_task(stage.crew.run())
     try:
-        await scenario()
+        async with asyncio.timeout(60):
+            await scenario()
     finally:
         keeper.cancel()
         await asyncio.wait({keeper})
@@ -214,14 +215,14 @@ def test_a_slot_whose_workers_keep_dying_is_given_up_but_never_the_last(play: Pl
             while victim.state != "abandoned":
                 if victim.state == "running" and victim.worker:
                     victim.worker.kill()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks
             assert victim.restarts == workers.DEATHS
             assert stage.changes[-1] == {1}
             assert stage.crew.alive() == {1}
             while other.restarts <= workers.DEATHS:
                 if other.state == "running" and other.worker:
                     other.worker.kill()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks
             assert stage.crew.alive() == {1}
 
         await running(stage, kill_until_abandoned)

@@ -217,7 +217,7 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         while not self._ended.is_set():
             self.send(1)
-            time.sleep(PACE_S)
+            time.sleep(PACE_S)  # its rate
 
     def send(self, count: int) -> None:
         for _ in range(count):
@@ -230,7 +230,7 @@ class Traffic(threading.Thread):
         missing = set(range(len(self.sent)))
         deadline = time.monotonic() + QUIET_S
         while (missing := missing - self._receive()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         return sorted(self.sent[number] for number in missing)
 
     def stop(self) -> None:
