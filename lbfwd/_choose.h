@@ -4,6 +4,7 @@
 
 #include "_job.h"
 #include "_reply.h"
+#include "_vacancy.h"
 #include "_worker.h"
 
 /* A backend that is in the service's pool, is the same as when the entry was made, and can be
@@ -68,24 +69,31 @@ static inline void touch(struct lbfwd_flow_entry *entry, uint64_t old, enum lbfw
         WRITE_SHARED(entry->value, value);
 }
 
+/* Where no place is free, an unconfirmed flow gives way. */
+static __attribute__((noinline)) struct lbfwd_flow_entry *
+evict(struct lbfwd_worker *w, const struct lbfwd_job *job, const struct lbfwd_flow_context *context)
+{
+    struct lbfwd_flow_entry *entry = flow_unconfirmed(&w->flows, &job->home, context);
+
+    count_event(w, entry ? LBFWD_EVENT_FLOW_EVICTED : LBFWD_EVENT_FLOW_TABLE_FULL);
+    return entry;
+}
+
 /* Makes the flow's entry, or writes the one it has. */
 static inline void remember(struct lbfwd_worker *w, const struct lbfwd_job *job,
                             const struct lbfwd_flow_context *context, uint32_t backend,
                             enum lbfwd_flow_state state)
 {
     struct lbfwd_flow_entry *entry = job->entry;
-    uint64_t key = job->home.key;
 
     if (!entry)
-        entry = flow_place(&w->flows, &job->home, context);
-    if (!entry) {
-        count_event(w, LBFWD_EVENT_FLOW_TABLE_FULL);
-        return;
-    }
-    if (entry->key != key && !flow_expired(entry->value, context))
-        count_event(w, LBFWD_EVENT_FLOW_EVICTED);
-    flow_write(entry, key, flow_value(backend, w->view.backends[backend].incarnation,
-                                      job->service->counter, state, context->now_s));
+        entry = flow_vacancy(&w->flows, &job->home, context, w->has_lanes);
+    if (UNLIKELY(!entry))
+        entry = evict(w, job, context);
+    if (LIKELY(entry))
+        flow_write(entry, job->home.key,
+                   flow_value(backend, w->view.backends[backend].incarnation,
+                              job->service->counter, state, context->now_s));
 }
 
 /* The last that any worker saw of the flow; of two in one second the other's, for its packets reach
@@ -214,50 +222,80 @@ STEP void choose(struct lbfwd_worker *w, struct lbfwd_job *job, uint32_t backend
     __builtin_prefetch(job->path);
 }
 
-/* Flows that the table does not know. Of one that comes twice in the burst the first packet makes
- * the entry that the second one finds. */
-static void choose_missed(struct lbfwd_worker *w, struct lbfwd_job **missed, uint32_t n,
-                          const struct lbfwd_flow_context *context)
-{
-    uint64_t made = 0; /* a bit for each key that has come, by the key's low bits */
+/* Memory is asked for so many looks before the one that needs it: enough to hide its latency, few
+ * enough to be under way at once. docs/benchmarks.md */
+#define LOOKS_AHEAD 16
 
-    for (uint32_t i = 0; i < n; i++) {
-        struct lbfwd_job *job = missed[i];
-        uint64_t bit = 1ULL << (job->home.key & 63);
-        if (UNLIKELY(made & bit))
-            job->entry = flow_find(&w->flows, &job->home, context);
-        made |= bit;
-        choose(w, job, choose_backend(w, job, context));
-    }
+struct lbfwd_queue {
+    struct lbfwd_job *jobs[LBFWD_BURST];
+    uint32_t first, end;
+};
+
+/* Flows that are not in their first bucket. */
+struct lbfwd_misses {
+    struct lbfwd_queue second;   /* those whose second bucket was asked for */
+    struct lbfwd_queue anew;     /* those whose choice's memory was */
+    uint64_t made[16];           /* a bit for each key that has made its entry, by the key's low bits */
+};
+
+STEP void wait(struct lbfwd_queue *queue, struct lbfwd_job *job)
+{
+    queue->jobs[queue->end++] = job;
 }
 
-/* Flows that are not in their first bucket: in the second, or in none. */
-static void choose_second(struct lbfwd_worker *w, struct lbfwd_job **jobs, uint32_t n,
-                          const struct lbfwd_flow_context *context)
+STEP struct lbfwd_job *next_of(struct lbfwd_queue *queue, uint32_t stay)
 {
-    uint32_t missed = 0;
+    return queue->end - queue->first > stay ? queue->jobs[queue->first++] : NULL;
+}
 
-    for (uint32_t i = 0; i < n; i++) {
-        struct lbfwd_job *job = jobs[i];
-        job->entry = find_in_second(&w->flows, &job->home, context);
-        if (job->entry) {
-            choose(w, job, choose_backend(w, job, context));
-        } else {
-            prefetch_choice(w, job);
-            jobs[missed++] = job;
-        }
+/* A flow that the table does not know. Of one that comes twice in the burst the first packet makes
+ * the entry that the second one finds. */
+STEP void choose_missed(struct lbfwd_worker *w, struct lbfwd_misses *misses, struct lbfwd_job *job,
+                        const struct lbfwd_flow_context *context)
+{
+    uint64_t key = job->home.key, bit = 1ULL << (key & 63), *made = &misses->made[key >> 6 & 15];
+
+    if (UNLIKELY(*made & bit))
+        job->entry = flow_find(&w->flows, &job->home, context);
+    *made |= bit;
+    choose(w, job, job->entry ? choose_backend(w, job, context) : choose_anew(w, job, context));
+}
+
+/* A flow that is in its second bucket, or in none. */
+STEP void choose_second(struct lbfwd_worker *w, struct lbfwd_misses *misses, struct lbfwd_job *job,
+                        const struct lbfwd_flow_context *context)
+{
+    job->entry = find_in_second(&w->flows, &job->home, context);
+    if (job->entry) {
+        choose(w, job, choose_backend(w, job, context));
+        return;
     }
-    choose_missed(w, jobs, missed, context);
+    prefetch_choice(w, job);
+    wait(&misses->anew, job);
+}
+
+/* One look at each queue that holds more than are to stay. Returns whether there was any. */
+STEP int choose_waiting(struct lbfwd_worker *w, struct lbfwd_misses *misses, uint32_t stay,
+                        const struct lbfwd_flow_context *context)
+{
+    struct lbfwd_job *second = next_of(&misses->second, stay), *anew;
+
+    if (second)
+        choose_second(w, misses, second, context);
+    if ((anew = next_of(&misses->anew, stay)))
+        choose_missed(w, misses, anew, context);
+    return second || anew;
 }
 
 /* Most flows are found in their first bucket. For each further look the memory is asked for, and the
- * look taken when all others have had theirs. */
+ * look taken when some others have had theirs. */
 static void choose_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t n)
 {
     struct lbfwd_flow_context context = flow_context(w);
-    struct lbfwd_job *left[LBFWD_BURST];
-    uint32_t count = 0;
+    struct lbfwd_misses misses;
 
+    misses.second.first = misses.second.end = misses.anew.first = misses.anew.end = 0;
+    memset(misses.made, 0, sizeof misses.made);
     for (uint32_t i = 0; i < n; i++) {
         struct lbfwd_job *job = &jobs[i];
         struct lbfwd_flow_entry *entry;
@@ -270,10 +308,12 @@ static void choose_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t 
             choose(w, job, choose_backend(w, job, &context));
         } else {
             __builtin_prefetch(&w->flows.own[second_of(&w->flows, &job->home)]);
-            left[count++] = job;
+            wait(&misses.second, job);
+            choose_waiting(w, &misses, LOOKS_AHEAD, &context);
         }
     }
-    choose_second(w, left, count, &context);
+    while (choose_waiting(w, &misses, 0, &context))
+        ;
 }
 
 #endif

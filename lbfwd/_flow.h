@@ -235,64 +235,6 @@ static inline void flow_write(struct lbfwd_flow_entry *entry, uint64_t key, uint
     WRITE_SHARED(entry->value, flow_seal(value, key));
 }
 
-struct lbfwd_flow_vacancy {
-    uint32_t ways;               /* that are free: a bit each */
-    uint32_t count;              /* of them */
-};
-
-static inline struct lbfwd_flow_vacancy find_vacancy(const struct lbfwd_flow_bucket *bucket,
-                                                     const struct lbfwd_flow_context *context)
-{
-    struct lbfwd_flow_vacancy vacancy = {0, 0};
-
-    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
-        uint64_t value = bucket->ways[i].value;
-        if (value && !flow_expired(value, context))
-            continue;
-        vacancy.ways |= 1u << i;
-        vacancy.count++;
-    }
-    return vacancy;
-}
-
-/* The unconfirmed entry that waits longest, and longer than `least` (age + 1); or NULL. */
-static inline struct lbfwd_flow_entry *find_unconfirmed(struct lbfwd_flow_bucket *bucket,
-                                                        const struct lbfwd_flow_context *context,
-                                                        uint32_t *least)
-{
-    struct lbfwd_flow_entry *oldest = NULL;
-
-    for (uint32_t i = 0; i < LBFWD_FLOW_WAYS; i++) {
-        uint64_t value = bucket->ways[i].value;
-        uint32_t age = 1u + flow_age_s(value, context->now_s);
-        if (flow_state(value) != LBFWD_FLOW_UNCONFIRMED || age <= *least)
-            continue;
-        *least = age;
-        oldest = &bucket->ways[i];
-    }
-    return oldest;
-}
-
-/* A place for a new flow: the emptier bucket's, which keeps overflow rare (two-choice hashing,
- * Azar et al. 1994); else that of an unconfirmed one. NULL: both are full of live confirmed flows. */
-static inline struct lbfwd_flow_entry *flow_place(const struct lbfwd_flows *flows,
-                                                  const struct lbfwd_flow_home *home,
-                                                  const struct lbfwd_flow_context *context)
-{
-    struct lbfwd_flow_bucket *a = &flows->own[home->first], *b = &flows->own[second_of(flows, home)];
-    struct lbfwd_flow_vacancy in_a = find_vacancy(a, context), in_b = find_vacancy(b, context);
-    struct lbfwd_flow_entry *older, *entry;
-    uint32_t age = 0;
-
-    if (LIKELY(in_b.count > in_a.count))
-        return &b->ways[__builtin_ctz(in_b.ways)];
-    if (LIKELY(in_a.count))
-        return &a->ways[__builtin_ctz(in_a.ways)];
-    entry = find_unconfirmed(a, context, &age);
-    older = find_unconfirmed(b, context, &age); /* only when it is older */
-    return older ? older : entry;
-}
-
 /* Frees what has expired, a few buckets at a time: an entry must not live so long unseen that its
  * 16-bit clock comes round again. */
 static inline void flow_sweep(struct lbfwd_flows *flows, const struct lbfwd_flow_context *context,

@@ -9,6 +9,7 @@
 #include "_plain.h"
 #include "_worker.h"
 
+#define ECN_CE 3   /* RFC 3168 section 5: congestion experienced */
 #define GATHERED 8 /* with all of a burst, what is asked for at its end would come too late */
 
 /* Packets of one family whose keys are hashed together. */
@@ -44,8 +45,6 @@ STEP void prefetch_entry(const struct lbfwd_worker *w, struct lbfwd_job *job)
 {
     job->home = flow_home(&w->flows, flow_key(job->hash, job->counter));
     __builtin_prefetch(&w->flows.own[job->home.first]);
-    if (job->packet.tcp_flags & TCP_SYN) /* most likely in neither bucket */
-        __builtin_prefetch(&w->flows.own[second_of(&w->flows, &job->home)]);
 }
 
 /* The flows' hashes, and the memory where their entries are. */
@@ -71,12 +70,14 @@ STEP void serve(struct lbfwd_family *family, struct lbfwd_job *job, const struct
         end_key(&job->packet, 0, 0);
 }
 
-/* The VIP that a packet is for: the packet in the frame, or that in GRE from another node. */
+/* The VIP that a packet is for: the packet in the frame, or that in GRE from another node. That it met
+ * congestion between the nodes, the next outer header tells: RFC 6040 section 4.2. */
 static inline enum lbfwd_drop find_vip(const struct lbfwd_worker *w, struct lbfwd_job *job,
                                        const struct lbfwd_vip **vip)
 {
     struct lbfwd_packet *packet = &job->packet;
     enum lbfwd_drop reason = parse_ip(job->frame, packet);
+    int congested;
 
     if (reason)
         return reason;
@@ -87,9 +88,12 @@ static inline enum lbfwd_drop find_vip(const struct lbfwd_worker *w, struct lbfw
         return LBFWD_DROP_NONE;
     if (!is_gre_to_this_node(&w->view, packet))
         return LBFWD_DROP_NO_VIP;
+    congested = (packet->tos & ECN_CE) == ECN_CE;
     if ((reason = unwrap_from_peer(&w->view, packet, job->frame)) ||
         (reason = parse_ip(job->frame, packet)))
         return reason;
+    if (congested)
+        packet->tos |= ECN_CE;
     *vip = probe_vip(&w->view, vip_of(packet, packet->family), packet->family);
     return *vip ? LBFWD_DROP_NONE : LBFWD_DROP_NO_VIP;
 }

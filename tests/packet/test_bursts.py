@@ -170,6 +170,17 @@ def test_known_flows_among_new_ones(make_bench: BenchMaker) -> None:
     assert outcome.events == {"flow_new": len(new)}
 
 
+@pytest.mark.parametrize("apart", [1, 15, 16, 17, 31, 32, 33, 34, ring.BURST - 1])
+def test_a_new_flow_comes_twice_among_others(make_bench: BenchMaker, apart: int) -> None:
+    """However far the search is when it comes again: it finds the entry that it made."""
+    twice, *others = flows(ring.BURST - 1, first=0x30000000)
+    node = make_bench(state(members()), tx_slots=TX_SLOTS)
+    burst = [twice, *others[: apart - 1], twice, *others[apart - 1 :]]
+    outcome = forward_block(node, [flow.packet("S") for flow in burst])
+    assert outcome.events == {"flow_new": ring.BURST - 1}
+    assert names(outcome) == [chosen(state(members()), flow) for flow in burst]
+
+
 def test_ports_that_are_used_again_within_a_burst(make_bench: BenchMaker) -> None:
     """The end of a connection, and the next one, which the table sends elsewhere."""
     many = movable(ring.BURST // 4)

@@ -1,15 +1,14 @@
 """Four flow hashes at a time are those of siphash24, one by one."""
 
 import random
-import shutil
 import struct
-import subprocess
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from tests.oracle import siphash
+from tests.packet.programs import COMPILERS, built, output
 
 KEYS = 4000
 BYTES = {4: 13, 6: 37}
@@ -34,30 +33,12 @@ def in_words(key: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("family", BYTES)
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_hashes_of_four_keys_at_a_time(tmp_path: Path, compiler: str, family: int) -> None:
-    if not shutil.which(compiler):
-        pytest.skip(f"needs {compiler}")
-    program, source = tmp_path / "lanes", Path(__file__).with_name("lanes.c")
-    flags = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"]
-    headers = Path(__file__).parents[2] / "lbfwd"
-    subprocess.run(
-        [compiler, *flags, f"-I{headers}", "-o", program, source], check=True, timeout=60
-    )
     rng = random.Random(family)
     secret, keys = rng.randbytes(16), [flow_key(rng, family) for _ in range(KEYS)]
     words = [in_words(key) for key in keys]
-    done = subprocess.run(
-        [program, str(len(words[0]) // 8)],
-        input=secret + b"".join(words),
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    if done.returncode == 2:
-        pytest.skip("needs AVX2")
-    assert (done.returncode, done.stderr) == (0, b"")
+    program = built(compiler, "lanes", tmp_path)
+    hashes = output(program, str(len(words[0]) // 8), stdin=secret + b"".join(words))
     assert [len(key) for key in keys] == [BYTES[family]] * KEYS
-    assert [*struct.unpack(f"<{KEYS}Q", done.stdout)] == [
-        siphash.flow_hash(k, secret) for k in keys
-    ]
+    assert [*struct.unpack(f"<{KEYS}Q", hashes)] == [siphash.flow_hash(k, secret) for k in keys]

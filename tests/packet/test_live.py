@@ -307,4 +307,4 @@ def test_a_record_is_never_torn(node: Bench, marks: Marks) -> None:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_a_record_that_changes_while_it_is_read_is_refused(tmp_path: Path, compiler: str) -> None:
     """The same without Python between two reads."""
-    assert_never_torn("torn_live.c", compiler, tmp_path)
+    assert_never_torn("torn_live", compiler, tmp_path)

@@ -279,3 +279,29 @@ def test_a_successor_counts_what_was_in_hand(node: Bench) -> None:
     node.workers = [ring.Worker(0, *node.tables.files())]
     node.worker.recover()
     node.assert_dropped(node.outcome(before, seen), "worker_died")
+
+
+def test_a_replaced_worker_does_not_know_which_first_fragments_came(node: Bench) -> None:
+    """What comes behind them is lost, by name, and so is what waited: docs/fleet.md."""
+    first, *later = (from_peer(encap.inner_packet(data)) for data in one_for(HERE, 4))
+    assert len(node.forward(first).frames) == 1
+    before, seen = node.tables.totals(), node.tables.slot(0).seen
+    node.worker.forward(from_peer(encap.inner_packet(datagram(6)[1])), now_ms=bench.NOW_MS)
+    node.worker.close()
+    node.workers = [ring.Worker(0, *node.tables.files())]
+    node.worker.recover()
+    node.assert_dropped(node.outcome(before, seen), "worker_died")
+    assert node.forward(*later).events == {"fragment_held": len(later)}
+    tick = from_peer(FIRST, dst=STRANGER)
+    outcome = node.forward(tick, now_ms=bench.NOW_MS + HELD_MS + 1)
+    assert outcome.drops == {"no_vip": 1, "fragment_unmatched": len(later)}
+
+
+@pytest.mark.parametrize("outer", FAMILIES)
+def test_congestion_on_the_way_between_nodes_is_told_the_backend(node: Bench, outer: int) -> None:
+    """RFC 6040 section 4.2: by the next outer header, which its own end of the tunnel reads."""
+    inner = bytes(ip(4, flags="MF", tos=2) / UDP(dport=84) / Raw(bytes(8)))  # ECT(0)
+    handed = from_peer(inner, outer, **({"tos": 3} if outer == 4 else {"tc": 3}))
+    (sent,) = node.forward(handed).frames
+    around = Ether(sent).payload
+    assert (around.tos if isinstance(around, IP) else around.tc) & 3 == 3
