@@ -23,6 +23,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 PREREQUISITES := deploy/prerequisites.sh
 C_FILES := $(filter-out lbfwd/_ringlib.c, $(wildcard lbfwd/*.c))
+# Tests that have nothing in common with each other: two run at a time.
+SIDE_BY_SIDE := tests/fuzz tests/packet tests/unit
 C_LINT := -std=gnu11 -O2 -Wall -Wextra -Werror -fno-strict-aliasing -Ilbfwd -c -o /dev/null
 
 help:
@@ -34,7 +36,12 @@ demo: build
 
 test: root lint
 	@$(PREREQUISITES) demo test
+ifdef PYTEST_ARGS
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+else
+	@$(BIN)/python -m pytest -m "not slow" -n 2 $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(SIDE_BY_SIDE))
+endif
 
 test-all: test
 	@$(PREREQUISITES) deb

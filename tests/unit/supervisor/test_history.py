@@ -1,7 +1,6 @@
 """One step back, and the time in which a reload must be confirmed."""
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -10,6 +9,8 @@ from lbfwd.supervisor.history import History
 from tests.unit.supervisor.build import config
 
 OLD = config(("weight = 2", "weight = 7"))
+AN_HOUR_S = 3600.0
+SOON_S = 0.05
 
 
 def test_there_is_nothing_to_go_back_to_at_first_nor_after_going_back() -> None:
@@ -37,17 +38,29 @@ def test_only_what_waits_can_be_confirmed() -> None:
 
 
 def test_it_is_overdue_when_nobody_confirms() -> None:
-    times = itertools.chain([0.0, 0.0], itertools.repeat(1000.0))
-
     async def scenario() -> None:
+        now = asyncio.get_running_loop().time
         history = History()
-        waiting = asyncio.create_task(history.overdue(lambda: next(times)))
-        await asyncio.sleep(0)
-        history.took_up(OLD, 500.0)  # later than now, earlier than the clock's next answer
+        waiting = asyncio.create_task(history.overdue(now))
+        history.took_up(OLD, None)
+        await turns()
+        assert not waiting.done(), "nothing is to be confirmed"
+        history.took_up(OLD, now() + AN_HOUR_S)
+        await turns()
+        assert not waiting.done(), "there is time left"
+        deadline = now() + SOON_S
+        history.postpone(deadline)
         async with asyncio.timeout(20):
             await waiting
+        assert now() >= deadline
 
     asyncio.run(scenario())
+
+
+async def turns() -> None:
+    """Let every task do what it can do now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def test_confirmed_in_time_it_is_never_overdue() -> None:

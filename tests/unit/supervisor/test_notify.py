@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from lbfwd.supervisor import notify
 from lbfwd.supervisor.notify import STILL_S, Notifier, stuck
@@ -95,11 +96,23 @@ def test_what_found_no_room_comes_with_the_next(manager: tuple[str, socket.socke
 
 
 def test_a_socket_that_is_gone_stops_nobody(tmp_path: Path) -> None:
-    Notifier(str(tmp_path / "nobody")).tell("READY=1")
+    address = str(tmp_path / "nobody")
+    notifier = Notifier(address)
+    with capture_logs() as logs:
+        notifier.tell("READY=1")
+    assert [(entry["event"], entry["reason"], entry["log_level"]) for entry in logs] == [
+        ("service_manager_not_told", "No such file or directory", "warning")
+    ]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(address)
+        notifier.tell("STOPPING=1")
+        assert waiting(sock) == [["STOPPING=1"]], "what was said to nobody is forgotten"
 
 
 @pytest.mark.parametrize(
-    ("pid", "watchdog_s"), [("", 30.0), (str(os.getpid()), 30.0), ("1", 0.0)], ids=repr
+    ("pid", "watchdog_s"),
+    [("", 30.0), (str(os.getpid()), 30.0), ("1", 0.0)],
+    ids=["nobody named", "for us", "for process 1"],
 )
 def test_the_environment_is_taken(pid: str, watchdog_s: float) -> None:
     environment = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "30000000", "PATH": "/bin"}
@@ -110,10 +123,14 @@ def test_the_environment_is_taken(pid: str, watchdog_s: float) -> None:
     assert notifier._watchdog_s == watchdog_s
 
 
-def test_without_a_service_manager_nothing_is_done() -> None:
+def test_without_a_service_manager_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     notifier = Notifier.inherited({})
-    notifier.tell("READY=1")
-    asyncio.run(asyncio.wait_for(notifier.run(lambda: "", lambda: True), 5))
+    asked = []
+    with monkeypatch.context() as sealed, capture_logs() as logs:
+        sealed.setattr(socket, "socket", lambda *_: asked.append("a socket"))
+        notifier.tell("READY=1")
+    asyncio.run(asyncio.wait_for(notifier.run(lambda: str(asked.append("status")), bool), 5))
+    assert (asked, logs) == ([], [])
 
 
 @pytest.mark.parametrize(

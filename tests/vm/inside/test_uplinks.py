@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.vm.inside.uplink_site import (
     NODE,
     UPLINKS,
     WAIT_S,
+    WIRES,
     Uplinks,
     link,
     traffic,
@@ -49,11 +51,23 @@ def drops(site: Uplinks) -> dict[str, int]:
     return {reason: count for reason, count in site.node.status()["drops"].items() if count}
 
 
+def test_lacp_makes_one_of_two_wires(site: Uplinks) -> None:
+    for wire in (5, 6):
+        wait_for_member(site, "ad0", wire, "up")
+    for mine, its in ((site.host, site.router), (site.router, site.host)):
+        info = link(mine, "ad0")["linkinfo"]["info_data"]
+        assert info["mode"] == "802.3ad"
+        assert info["ad_info"]["num_ports"] == 2
+        assert info["ad_info"]["partner_mac"] == link(its, "ad0")["address"]
+
+
 @pytest.mark.parametrize("name", UPLINKS)
 def test_traffic_and_what_the_status_says(site: Uplinks, name: str) -> None:
     site.take(name)
     site.wait_for_hops(name)
     before = drops(site)
+    # A bond drops what its kernel sends before LACP is through.
+    earlier = link(site.host, name)["stats64"]["tx"]["dropped"]
     with traffic(site) as sent:
         sent.send(4 * FLOWS)
         assert sent.lost() == []
@@ -61,7 +75,7 @@ def test_traffic_and_what_the_status_says(site: Uplinks, name: str) -> None:
     mine, its = link(site.host, name), link(site.router, name)
     shown = {i["name"]: i for i in site.node.status()["interfaces"]}[name]
     expected = {"receives": True, "state": "up", "carrier": True, "admits_all": False,
-                "ifindex": mine["ifindex"], "mtu": mine["mtu"], "device_tx_dropped": 0,
+                "ifindex": mine["ifindex"], "mtu": mine["mtu"], "device_tx_dropped": earlier,
                 "qdisc_tx_dropped": 0}  # fmt: skip
     assert {key: shown[key] for key in expected} == expected
     for backend, (hop,) in site.hops().items():
@@ -72,7 +86,7 @@ def test_traffic_and_what_the_status_says(site: Uplinks, name: str) -> None:
         assert hop["source"] == NODE[family]
 
 
-@pytest.mark.parametrize("name", ["xor0", "x200"])
+@pytest.mark.parametrize("name", ["xor0", "x200", "ad0"])
 def test_super_frames_of_an_upload(site: Uplinks, name: str) -> None:
     site.take(name)
     site.wait_for_hops(name)
@@ -82,7 +96,8 @@ def test_super_frames_of_an_upload(site: Uplinks, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "bond", "wire"),
-                         [("ab0", "ab0", 1), ("xor0", "xor0", 3), ("x200", "xor0", 4)])  # fmt: skip
+                         [("ab0", "ab0", 1), ("xor0", "xor0", 3), ("x200", "xor0", 4),
+                          ("ad0", "ad0", 5)])  # fmt: skip
 def test_a_member_that_goes_down_loses_what_was_on_its_wire(
     site: Uplinks, name: str, bond: str, wire: int
 ) -> None:
@@ -117,12 +132,19 @@ def wait_for_member(site: Uplinks, bond: str, wire: int, state: str) -> None:
         ends = [(site.host, f"e{wire}")]
         if bond != "ab0":
             ends.append((site.router, f"r{wire}"))
+        members = [link(host, name)["linkinfo"]["info_slave_data"] for host, name in ends]
         return all(
-            link(host, name)["linkinfo"]["info_slave_data"]["mii_status"].lower() == state
-            for host, name in ends
+            member["mii_status"].lower() == state and (state == "down" or is_in_use(member))
+            for member in members
         )
 
     eventually(noticed, WAIT_S, f"{bond} knows that wire {wire} is {state}")
+
+
+def is_in_use(member: dict[str, Any]) -> bool:
+    """Whether both ends of a wire take frames in and give it some; without LACP, who is up does."""
+    states = [member[key] for key in member if key.endswith("_oper_port_state_str")]
+    return all({"collecting", "distributing"} <= set(state) for state in states)
 
 
 def test_next_hops_over_a_vlan_and_over_a_vlan_on_a_bond(site: Uplinks) -> None:
@@ -170,7 +192,7 @@ def test_the_doctor_finds_nothing_broken(site: Uplinks) -> None:
     # It looks at the cards, not at the bonds and VLANs above them.
     for check in ("offloads", "queues", "interrupts", "hardware drops"):
         seen = {f["what"].partition(":")[0] for f in found if f["check"] == check}
-        assert seen == {f"e{number}" for number in range(5)}
+        assert seen == {f"e{number}" for number in range(WIRES)}
 
 
 def test_the_kit_takes_its_devices_and_vips_away(site: Uplinks) -> None:

@@ -2,7 +2,8 @@
 
 client ── router ═══ e0          v100   a VLAN
              ╞══════ e1, e2      ab0    a bond, active-backup; the router's end is a bridge
-             ╘══════ e3, e4      xor0   a bond, balance-xor, at both ends; x200 a VLAN on it
+             ╞══════ e3, e4      xor0   a bond, balance-xor, at both ends; x200 a VLAN on it
+             ╘══════ e5, e6      ad0    a bond, 802.3ad (LACP), at both ends
              ├── a               GRE over IPv4
              └── b               GRE over IPv6
 
@@ -30,6 +31,7 @@ BACKENDS = {"a": "10.0.1.2", "b": "2001:db8:f2::2"}
 NETWORKS = {4: "10.0.1.0/24", 6: "2001:db8:f2::/64"}  # of the backends
 PORT = 7
 FLOWS = 16
+WIRES = 7
 WAIT_S = 20.0
 PACE_S = 0.005
 QUIET_S = 4.0
@@ -51,7 +53,8 @@ class Uplink:
 
 
 UPLINKS = {u.device: u for u in
-           (Uplink("v100", 1), Uplink("ab0", 2), Uplink("xor0", 3), Uplink("x200", 4))}  # fmt: skip
+           (Uplink("v100", 1), Uplink("ab0", 2), Uplink("xor0", 3), Uplink("x200", 4),
+            Uplink("ad0", 5))}  # fmt: skip
 
 CONFIG = f"""
 hash_key = "000102030405060708090a0b0c0d0e0f"
@@ -130,7 +133,7 @@ class Uplinks:
             host.run("ip", "route", "add", "default", "via", gateway)
 
     def _uplinks(self, lab: Lab) -> None:
-        for n in range(5):
+        for n in range(WIRES):
             lab.link(self.host, f"e{n}", [], self.router, f"r{n}", [])
         bond = "type bond mode {} miimon 20 xmit_hash_policy layer3+4"
         vlan = "link {} name {} type vlan id {}"
@@ -138,6 +141,7 @@ class Uplinks:
             _add(host, vlan.format(f"{wire}0", "v100", 100))
             _add(host, "xor0 " + bond.format("balance-xor"), f"{wire}3", f"{wire}4")
             _add(host, vlan.format("xor0", "x200", 200))
+            _add(host, "ad0 " + bond.format("802.3ad"), f"{wire}5", f"{wire}6")
         _add(self.host, "ab0 type bond mode active-backup miimon 20", "e1", "e2")
         _add(self.router, "ab0 type bridge", "r1", "r2")
         for uplink in UPLINKS.values():
