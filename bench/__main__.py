@@ -32,6 +32,7 @@ BENCHMARKS = (
     "metrics",
     "probes",
     "detection",
+    "failover",
 )
 
 

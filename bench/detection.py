@@ -7,10 +7,8 @@ between two probes. The end is when every worker has acknowledged the generation
 Needs root and nginx. ``python -m bench.detection [--rounds N] [--out DIRECTORY]``
 """
 
-import json
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import nginx
 from bench.measure import figure
+from bench.node_run import Lbfwd
 from bench.probes import SMALL_NODE
 from bench.reload_node import controlling
 from bench.result import options, save
@@ -51,20 +51,11 @@ protocol = "tcp"
 port = 80
 pool = "{name}"
 """
-NGINX = """
-daemon off;
-master_process off;
-user root;
-pid {root}/{address}.pid;
-error_log {root}/{address}.error;
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
-  uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
-  server {{ listen {address}:{port}; location / {{ return 200 "well"; }} }}
-}}
-"""
+NGINX = nginx.template(
+    """  server {{ listen {address}:{port}; location / {{ return 200 "well"; }} }}""",
+    main=nginx.SINGLE,
+    connections=64,
+)
 
 
 @dataclass(frozen=True)
@@ -114,25 +105,19 @@ class Run:
     """A node that is ready, and its servers."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
-        self._root, self.runtime = directory, directory / "run"
+        self._root = directory
         node, self._farm = lab.host("node"), lab.host("farm")
         addresses = [SURVIVOR, *map(address_of, SETTINGS)]
         lab.link(node, "n0", ["10.0.0.1/24"], self._farm, "f0", [f"{a}/24" for a in addresses])
         self._servers = {address: self._serve(address) for address in addresses}
-        file, self._log = directory / "lbfwd.toml", directory / "log"
-        file.write_text(config())
-        command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(file)]
-        places = ["--runtime-dir", str(self.runtime), "--state-dir", str(directory / "state")]
-        with self._log.open("w") as log:
-            node.start(*command, *places, stdout=log, stderr=log)
-        eventually(lambda: '"ready"' in self._log.read_text(), START_S, "ready")
+        self.lbfwd = Lbfwd(node, directory, config())
+        eventually(self.lbfwd.has_come_up, START_S, "ready")
 
     def _serve(self, address: str) -> "subprocess.Popen[Any]":
-        file = self._root / f"{address}.conf"
-        file.write_text(NGINX.format(root=self._root, address=address, port=PORT))
-        with (self._root / f"{address}.out").open("w") as out:
-            command = ["nginx", "-e", str(self._root / f"{address}.error"), "-c", str(file)]
-            process = self._farm.start(*command, stdout=out, stderr=out)
+        root = self._root / address
+        root.mkdir(exist_ok=True)
+        text = NGINX.format(root=root, address=address, port=PORT)
+        process = nginx.start(self._farm, root, text)
         listening = f"{address}:{PORT}"
         eventually(lambda: listening in self._farm.run("ss", "-Hlnt"), START_S, "nginx")
         return process
@@ -173,8 +158,7 @@ class Run:
         raise LabError(f"{setting.name}: no generation after {event}")
 
     def _logged(self, event: str, setting: Setting) -> int:
-        lines = map(json.loads, self._log.read_text().splitlines())
-        return sum((e["event"], e.get("pool")) == (event, setting.name) for e in lines)
+        return sum(each["pool"] == setting.name for each in self.lbfwd.events(event))
 
 
 @contextmanager
@@ -187,7 +171,7 @@ def running() -> Iterator[Run]:
 def rounds(count: int) -> dict[str, list[float]]:
     """Measure all settings in turns; seconds by the setting's name."""
     found: dict[str, list[float]] = {setting.name: [] for setting in SETTINGS}
-    with running() as run, controlling(run.runtime) as control:
+    with running() as run, controlling(run.lbfwd.runtime) as control:
         for number in range(count):
             for setting in SETTINGS:
                 found[setting.name].append(run.lose(setting, control))

@@ -1,4 +1,4 @@
-"""The real ``lbfwd run`` on a stage: one TCP and one UDP service, twelve backends."""
+"""The real ``lbfwd run`` on a host; on a stage: one TCP, one UDP service, twelve backends."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from bench.contestants import START_S, Contestant, Thread, end
 from bench.frames import PORT, VIPS
 from bench.rings import Rings
 from bench.stage import BACKENDS, FORWARD_CPU, IN, Stage
-from lbfwd.demo.lab import LabError, eventually
+from lbfwd.demo.lab import Host, LabError, eventually
 
 HASH_KEY = "000102030405060708090a0b0c0d0e0f"
 TABLE_SIZE = 65537
@@ -47,12 +47,12 @@ backends = [
 {services}"""
 
 
-class Node:
-    """A node that is ready."""
+class Lbfwd:
+    """``lbfwd run`` on a host."""
 
-    def __init__(self, stage: Stage, directory: Path, text: str) -> None:
-        """Start it with that configuration. Use ``running``."""
-        self._host = stage.node
+    def __init__(self, host: Host, directory: Path, text: str) -> None:
+        """Start it with that configuration, and wait for nothing."""
+        self._host = host
         own = Path(tempfile.mkdtemp(dir=directory))
         self.runtime, self._log, self._file = own / "run", own / "log", own / "lbfwd.toml"
         self.write(text)
@@ -81,11 +81,6 @@ class Node:
         result: dict[str, Any] = json.loads(self._host.run(*self._command("status", "--json")))
         return result
 
-    def contestant(self, name: str = "lbfwd") -> Contestant:
-        """Return it as one of several that are compared."""
-        pids = [worker["pid"] for worker in self.status()["workers"]]
-        return Contestant(name, tuple(Thread(pid, pid) for pid in pids), (self.process.pid,))
-
     def _command(self, verb: str, *arguments: str) -> list[str]:
         python = [sys.executable, "-m", "lbfwd.cli.main", verb]
         return [*python, *arguments, "--runtime-dir", str(self.runtime)]
@@ -102,6 +97,19 @@ class Node:
             return False
         pools = self.status()["pools"]
         return all(backend["usable"] for pool in pools for backend in pool["backends"])
+
+
+class Node(Lbfwd):
+    """The node of a stage."""
+
+    def __init__(self, stage: Stage, directory: Path, text: str) -> None:
+        """Start it with that configuration. Use ``running``."""
+        super().__init__(stage.node, directory, text)
+
+    def contestant(self, name: str = "lbfwd") -> Contestant:
+        """Return it as one of several that are compared."""
+        pids = [worker["pid"] for worker in self.status()["workers"]]
+        return Contestant(name, tuple(Thread(pid, pid) for pid in pids), (self.process.pid,))
 
 
 @contextmanager

@@ -22,10 +22,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from bench import nginx
 from bench.measure import figure
+from bench.node_run import Lbfwd
 from bench.result import options, save
+from bench.stream import quantile
 from bench.target import at_least, at_most
 from lbfwd.demo.lab import Host, Lab, eventually
+from lbfwd.supervisor.runtime import ADMIN_SOCKET
 
 BACKENDS = 2000
 KINDS = {  # type, via
@@ -73,20 +77,12 @@ port = 80
 pool = "web"
 """
 )
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {root}/pid;
-error_log {root}/error.log;
-events {{ worker_connections 8192; }}
-http {{
-  access_log off;
-  client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
-  uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
+NGINX = nginx.template(
+    """
   server {{ listen {port} backlog=4096; location / {{ return 200 "well"; }} }}
-  server {{ listen {counter}; location / {{ stub_status; }} }}
-}}
-"""
+  server {{ listen {counter}; location / {{ stub_status; }} }}""",
+    connections=8192,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,6 @@ class Run:
 
     def __init__(self, lab: Lab, directory: Path, kind: str) -> None:
         self._type, via = KINDS[kind]
-        self._socket = directory / "run" / "admin.sock"
         node, self._farm = lab.host("node"), lab.host("farm")
         lab.link(node, "n0", [f"{NODE}/24"], self._farm, "f0", ["10.0.0.2/24"])
         node.run("ip", "route", "add", "10.1.0.0/16", "via", "10.0.0.2")
@@ -116,26 +111,14 @@ class Run:
         self._serve(directory)
         if via == "tunnel":
             self._unwrap(directory)
-        self._log = directory / "log"
         backends = ", ".join(f'{{ address = "{FIRST + n}" }}' for n in range(BACKENDS))
-        file = directory / "lbfwd.toml"
         check = {"type": self._type, "via": via, "port": PORT}
-        file.write_text(CONFIG.format(backends=backends, vip=VIP, **check))
-        command = [sys.executable, "-m", "lbfwd.cli.main", "run", "-c", str(file)]
-        places = ["--runtime-dir", str(directory / "run"), "--state-dir", str(directory / "state")]
-        with self._log.open("w") as log:
-            self.process = node.start(*command, *places, stdout=log, stderr=log)
-        eventually(lambda: '"ready"' in self._log.read_text(), START_S, "ready")
+        self._lbfwd = Lbfwd(node, directory, CONFIG.format(backends=backends, vip=VIP, **check))
+        eventually(self._lbfwd.has_come_up, START_S, "ready")
 
     def _serve(self, directory: Path) -> None:
-        file = directory / "nginx.conf"
-        file.write_text(
-            "user root;" + NGINX.format(root=directory, port=PORT, counter=COUNTER_PORT)
-        )
-        out = (directory / "nginx.log").open("w")
-        with out:
-            command = ["nginx", "-e", str(directory / "error.log"), "-c", str(file)]
-            self._farm.start(*command, stdout=out, stderr=out)
+        text = NGINX.format(root=directory, port=PORT, counter=COUNTER_PORT)
+        nginx.start(self._farm, directory, text)
         eventually(lambda: f":{PORT}" in self._farm.run("ss", "-Hlnt"), START_S, "nginx")
 
     def _unwrap(self, directory: Path) -> None:
@@ -154,7 +137,7 @@ class Run:
 
     def cpu_s(self) -> float:
         """Return the seconds of processor that the supervisor has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{self._lbfwd.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ
 
     def measure(self, seconds: float) -> Round:
@@ -171,8 +154,8 @@ class Run:
         return Round(
             probes_s=probes / passed,
             cpu=cpu / passed,
-            wait_p50=waits[len(waits) // 2],
-            wait_p99=waits[len(waits) * 99 // 100],
+            wait_p50=quantile(waits, 0.5),
+            wait_p99=quantile(waits, 0.99),
             wait_most=waits[-1],
             status=statistics.median(self.latency_ms("/v1/status") for _ in range(STATUSES)),
         )
@@ -181,7 +164,7 @@ class Run:
         """Return how long the admin socket takes to answer, connection and all."""
         begun = time.perf_counter()
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self._socket))
+            sock.connect(str(self._lbfwd.runtime / ADMIN_SOCKET))
             sock.sendall(f"GET {resource} HTTP/1.0\r\nHost: lbfwd\r\n\r\n".encode())
             while sock.recv(1 << 20):
                 pass

@@ -30,7 +30,7 @@ _HEALTH = (
 )
 START_S = 120.0
 ANSWER_S = 120.0
-LOOK_S = 0.0005  # a look costs 20 us of the core that the supervisor has
+LOOK_S = 0.0005  # rarely enough: a look takes time of the core that the supervisor has
 _WATCH_PRIORITY = 1  # it sleeps nearly always; the supervisor must not hold it up
 
 

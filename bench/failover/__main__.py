@@ -29,7 +29,7 @@ def one_round(detection: Detection) -> dict[str, Noticed]:
 
 def main() -> int:
     """Run and report."""
-    chosen = options(__doc__, rounds=3).parse_args()
+    chosen = options(__doc__, rounds=5).parse_args()
     if os.geteuid() != 0:
         sys.exit("needs root: it makes network namespaces")
     figures: dict[str, dict[str, list[dict[str, object]]]] = {}

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from bench import nginx
 from bench.failover.daemons import Bird, Detection, Frr
 from bench.failover.node import FIRST, START_S, FleetNode
-from bench.failover.text import BACKENDS, VIPS, nginx
+from bench.failover.text import BACKENDS, VIPS, web
 from lbfwd.demo.lab import Host, Lab, LabError, eventually, stop
 
 Router = Literal["bird", "frr"]
@@ -29,6 +30,8 @@ BFD = Detection()
 
 class Site:
     """The hosts of the picture above, and what runs on them."""
+
+    NODE: type[FleetNode] = FleetNode
 
     def __init__(
         self, lab: Lab, directory: Path, nodes: int, router: Router, detection: Detection
@@ -75,7 +78,7 @@ class Site:
         host.sysctl(ipv4__conf__all__rp_filter=0, ipv4__conf__default__rp_filter=0)
         lab.link(host, "eth0", [], self.switch, f"s{number}", [])
         self.switch.run("ip", "link", "set", f"s{number}", "master", "br0")
-        node = FleetNode(host, number, directory, detection)
+        node = self.NODE(host, number, directory, detection)
         node.plug()
         return node
 
@@ -124,9 +127,7 @@ class Backend:
     def serve(self) -> None:
         """Start the servers, once the VIPs are there. Raises LabError."""
         self._until("backend_ready")
-        config = self._root / "nginx.conf"
-        config.write_text(nginx(self._name, self._root), encoding="utf-8")
-        self._start("nginx", "-c", str(config))
+        nginx.start(self._host, self._root, web(self._name, self._root))
         self._start(sys.executable, "-m", "bench.failover.echo")
 
     def wait(self) -> None:
@@ -197,12 +198,13 @@ def running(
     nodes: int = 2,
     router: Router = "bird",
     detection: Detection = BFD,
+    kind: type[Site] = Site,
 ) -> Iterator[Site]:
     """Make a fleet whose nodes all announce both VIPs, and take it away. Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="lbfwd-fleet-") as name, Lab() as lab:
         directory = Path(name)
         directory.chmod(0o755)  # FRR is another user
-        site = Site(lab, directory, nodes, router, detection)
+        site = kind(lab, directory, nodes, router, detection)
         try:
             site.wait()
             yield site

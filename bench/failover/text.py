@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench import nginx
 from lbfwd.demo.lab import LabError
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -42,29 +43,16 @@ protocol = "{protocol}"
 port = {port}
 pool = "web"
 """
-_NGINX = """
-user root;
-daemon off;
-worker_processes 1;
-pid {root}/pid;
-error_log {root}/error.log;
-events {{ worker_connections 2048; }}
-http {{
-  access_log off;
-  keepalive_timeout 600s;
-  keepalive_requests 1000000;
-  client_body_temp_path {root}/body;
-  proxy_temp_path {root}/proxy;
-  fastcgi_temp_path {root}/fastcgi;
-  uwsgi_temp_path {root}/uwsgi;
-  scgi_temp_path {root}/scgi;
+_NGINX = nginx.template(
+    """
   server {{
     listen 80;
     listen [::]:80;
     location = /name {{ return 200 "{name}"; }}
-  }}
-}}
-"""
+  }}""",
+    http="keepalive_timeout 600s; keepalive_requests 1000000;",
+    connections=2048,
+)
 
 
 def lbfwd(name: str, address: str, cpu: int) -> str:
@@ -79,7 +67,7 @@ def lbfwd(name: str, address: str, cpu: int) -> str:
     return node + "".join(services)
 
 
-def nginx(name: str, root: Path) -> str:
+def web(name: str, root: Path) -> str:
     """Return a backend's configuration: connections live for ever, and it tells its name."""
     return _NGINX.format(name=name, root=root)
 

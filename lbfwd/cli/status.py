@@ -180,7 +180,7 @@ def _pool(pool: "PoolStatus") -> "RenderableType":
             _weight(backend),
             f"{backend.slots / pool.table_size:.1%}",
             _condition(backend),
-            f"{backend.probe.duration_ms:.1f} ms" if backend.probe else "-",
+            _probe(backend),
             ", ".join(f"{hop.gateway} on {hop.interface}" for hop in backend.hops) or "-",
             backend.packets,
             backend.bytes,
@@ -217,6 +217,15 @@ def _condition(backend: "BackendStatus") -> str:
     return "; ".join(
         filter(None, dict.fromkeys((condition, backend.health_reason, backend.reason)))
     )
+
+
+def _probe(backend: "BackendStatus") -> str:
+    """Return how long the last probe took, and what became of it unless it passed."""
+    probe = backend.probe
+    if probe is None:
+        return "-"
+    took = f"{probe.duration_ms:.1f} ms"
+    return took if probe.outcome == "passed" else f"{probe.outcome}, {took}"
 
 
 def _tunnel(status: "Status") -> "Iterator[RenderableType]":

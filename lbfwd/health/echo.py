@@ -3,10 +3,13 @@
 import struct
 
 from lbfwd.encap import checksum
+from lbfwd.net import bpf
+from lbfwd.net.bpf import Program, op
 
 HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 IP_BYTES = {4: 20, 6: 40}
+_WHOLE = 0xFFFFFFFF  # bytes of a packet to keep: all
 
 
 def request(version: int, name: int, sequence: int, length: int) -> bytes:
@@ -24,6 +27,20 @@ def message(version: int, name: int, sequence: int, payload: bytes) -> bytes:
         return whole
     check = checksum(whole + bytes(len(whole) % 2))
     return HEADER.pack(REQUEST[version], 0, check, name, sequence) + payload
+
+
+def heard(version: int, name: int) -> Program:
+    """Return a raw socket's filter: replies that bear this name, and none of all others.
+
+    Every raw socket is given every ICMP message of the host: IPv4's with their IP header (raw(7)),
+    IPv6's without (RFC 3542, section 3).
+    """
+    begin, word = ((op(bpf.LDX_IHL),), bpf.LD_W_X) if version == 4 else ((), bpf.LD_W)
+    kind_and_code = (op(word, 0), op(bpf.RSH, 16))
+    identifier = (op(word, 4), op(bpf.RSH, 16))
+    drop, take = (op(bpf.RET, 0),), (op(bpf.RET, _WHOLE),)
+    named = (*identifier, *bpf.branch(bpf.JEQ, name, take, drop))
+    return (*begin, *kind_and_code, *bpf.branch(bpf.JEQ, REPLY[version] << 8, named, drop))
 
 
 def answers(version: int, data: bytes, name: int, sequence: int) -> bool:

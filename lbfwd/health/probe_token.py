@@ -28,5 +28,5 @@ async def ask(question: Question, route: NamedRoute) -> Outcome:
         sock.connect((str(question.target), 0))  # hears of nobody else
         sock.send(echo.message(version, name, 0, token))
         while not echo.brings(version, await loop.sock_recv(sock, RECEIVE_BYTES), name, 0, token):
-            pass  # every raw socket hears the replies to all others
+            pass  # the socket hears of no other name, but perhaps of an earlier probe's
     return PASSED

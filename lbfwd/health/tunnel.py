@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from lbfwd.config import IPAddress, Node
-from lbfwd.health import tunnel_device, tunnel_filter
+from lbfwd.health import echo, tunnel_device, tunnel_filter
 from lbfwd.health.route import Tunnelled
 from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel_answers import AnswerWatch
@@ -23,6 +23,7 @@ from lbfwd.health.tunnel_mtu import Hole, MtuWatch
 from lbfwd.health.tunnel_names import Names
 from lbfwd.health.tunnel_pump import Pump, sweep
 from lbfwd.health.tunnel_way import Directory, Way
+from lbfwd.net import bpf
 from lbfwd.net.resolve import Resolution
 from lbfwd.ring import ProbeCounters
 from lbfwd.supervisor import log
@@ -175,6 +176,8 @@ class Tunnel:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_MARK, tunnel_device.MARK)
             name = self._names.bind(sock, source)
+            if protocol:
+                bpf.attach(sock, echo.heard(vip.version, name))
         except BaseException:
             sock.close()
             raise

@@ -1,16 +1,21 @@
 """docs/operations.md and docs/migration.md speak of things that there are.
 
 What stands in backticks and looks like a name is an event, a metric, an alert, a reason for drops,
-an event on the packets' way, a key of the configuration, or a check of the doctor.
+an event on the packets' way, a probe's outcome, a key of the configuration, or a doctor's check.
 """
 
+import json
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from lbfwd.cli.main import VERBS
 from lbfwd.config.model import known_keys, tables_with
+from lbfwd.health.outcome import Name
 from tests.unit.test_events_doc import all_events
 from tests.unit.test_house import drop_reasons
 
@@ -47,14 +52,23 @@ def test_other_names_are_there(page: str) -> None:
     names = {t for t in quoted(page) if re.fullmatch(r"[a-z]+(_[a-z]+)+", t)}
     names = {name for name in names if not name.startswith("lbfwd_")}
     known = {*all_events(), *drop_reasons(), *COUNTED, *CHECKS, *OTHERS, *known_keys()}
+    known |= set(get_args(Name))
     assert {name for name in names if name not in known and not tables_with(name)} == set()
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_are_there(page: str) -> None:
-    verbs = {word for text in quoted(page) for word in re.findall(r"^lbfwd ([a-z]\S*)", text)}
-    assert verbs <= VERBS.keys()
 
 
 def test_the_pages_say_what_happens_on_every_alert() -> None:
     assert set(ALERTS) - quoted("operations.md") == set()
+
+
+def test_what_reads_the_journal_passes_over_systemds_own_lines() -> None:
+    """`journalctl -u` has them among those of the unit."""
+    if shutil.which("jq") is None:
+        pytest.skip("jq is missing (Debian package jq)")
+    journal = "Starting lbfwd.service - a layer-4 load balancer...\n" + "".join(
+        json.dumps({"level": level, "event": level}) + "\n" for level in ("info", "error")
+    )
+    (line,) = re.findall(r"^journalctl .*\| (jq .*)$", (DOCS / "operations.md").read_text(), re.M)
+    done = subprocess.run(
+        shlex.split(line), input=journal, capture_output=True, text=True, check=True
+    )
+    assert [json.loads(found)["event"] for found in done.stdout.splitlines()] == ["error"]

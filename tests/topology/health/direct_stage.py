@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import nginx
 from lbfwd.demo.lab import Lab, eventually, stop
 from tests.topology.node.stage import FARM4, HASH_KEY, START_S, VIP4, Node, Stage
 
@@ -18,26 +19,16 @@ PORT = 8080
 NAMES = dict(zip("abc", FARM4, strict=True))
 INTERVAL_MS = 200
 
-NGINX = """
-daemon off;
-master_process off;
-pid {root}/{name}.pid;
-error_log {root}/{name}.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log {root}/{name}.access;
-  client_body_temp_path {root}/{name}.b;
-  proxy_temp_path {root}/{name}.p;
-  fastcgi_temp_path {root}/{name}.f;
-  uwsgi_temp_path {root}/{name}.u;
-  scgi_temp_path {root}/{name}.s;
+NGINX = nginx.template(
+    """
   server {{
     listen {address}:{port};
     location = /health {{ return 200 "{name} is well"; }}
     location = /sick {{ return 503; }}
-  }}
-}}
-"""
+  }}""",
+    main=nginx.SINGLE,
+    connections=64,
+)
 
 
 def config(pool: str = "", health: str = "") -> str:
@@ -91,11 +82,10 @@ class Farm:
             self.start(name)
 
     def start(self, name: str) -> None:
-        file = self._root / f"{name}.conf"
-        file.write_text(NGINX.format(root=self._root, name=name, address=NAMES[name], port=PORT))
-        command = ["nginx", "-e", str(self._root / f"{name}.log"), "-c", str(file)]
-        with (self._root / f"{name}.out").open("w") as out:
-            self.running[name] = self._stage.farm.start(*command, stdout=out, stderr=out)
+        root = self._root / name
+        root.mkdir(exist_ok=True)
+        text = NGINX.format(root=root, name=name, address=NAMES[name], port=PORT)
+        self.running[name] = nginx.start(self._stage.farm, root, text)
         listening = f"{NAMES[name]}:{PORT}"
         ss = ["ss", "-Hlnt"]
         eventually(lambda: listening in self._stage.farm.run(*ss), START_S, f"{name} listens")

@@ -121,3 +121,18 @@ def test_datagrams_go_the_same_way(asker: Asker, backends: dict[str, Backend]) -
             return "answered"
 
     assert asker.do(send()) == "refused"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_ping_on_the_host_costs_a_probe_nothing(asker: Asker, family: int) -> None:
+    """Not even before it is connected, when it hears of everybody."""
+    router = NODE[family].removesuffix("2") + "1"
+
+    async def opened() -> socket.socket:
+        return asker.tunnel.route(VIP[family], VIP_BACKEND).bind(socket.SOCK_RAW)
+
+    with asker.do(opened()) as sock:
+        answered = asker.host.run("ping", "-c", "5", "-i", "0.01", router)
+        assert " 0% packet loss" in answered
+        with pytest.raises(BlockingIOError):
+            sock.recv(4096)

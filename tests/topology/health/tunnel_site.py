@@ -5,8 +5,6 @@ over IPv6. The node has nothing of lbfwd but the Tunnel, in a thread of the test
 """
 
 import asyncio
-import ctypes
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench import nginx
 from lbfwd.config import IPAddress, Node
 from lbfwd.demo.lab import Host, eventually, stop
 from lbfwd.demo.topology import NODE, PLACES, VIPS, Place
@@ -29,7 +28,7 @@ from lbfwd.health.rp_filter import Finding
 from lbfwd.health.tunnel import Tunnel
 from lbfwd.net.resolve import Net, Resolution
 from tests.topology.node.site import NGINX
-from tests.topology.node.wires import CLONE_NEWNET
+from tests.topology.node.wires import enter
 
 T = TypeVar("T")
 
@@ -50,10 +49,8 @@ class Backend:
         self.host, self.place = host, place
         self._root = directory / place.name
         (self._root / "files").mkdir(parents=True)
-        config = self._root / "nginx.conf"
-        config.write_text("user root;" + NGINX.format(root=self._root, name=place.name))
-        with (self._root / "nginx.log").open("w") as log:
-            host.start("nginx", "-c", str(config), stdout=log, stderr=log)
+        text = "user root;" + NGINX.format(root=self._root, name=place.name)
+        nginx.start(host, self._root, text)
         self._kit: subprocess.Popen[Any] | None = None
 
     def serve(self, vips: Iterable[str] = VIPS.values()) -> None:
@@ -95,12 +92,7 @@ class Loop:
         self._done = self._thread.submit(self._run, host.netns)
 
     def _run(self, netns: str) -> None:
-        fd = os.open(f"/var/run/netns/{netns}", os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"setns {netns}")
-        finally:
-            os.close(fd)
+        enter(netns)
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import nginx
 from lbfwd.demo.lab import Host, Lab, eventually
 from lbfwd.demo.topology import NODE, PLACES, VIPS, Network, Place, build
 from tests.topology.node.stage import HASH_KEY, START_S, Node
@@ -47,28 +48,16 @@ pool = "web"
     for vip in VIPS.values()
 )
 
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {root}/pid;
-error_log {root}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log off;
-  client_max_body_size 64m;
-  client_body_temp_path {root}/body;
-  proxy_temp_path {root}/proxy;
-  fastcgi_temp_path {root}/fastcgi;
-  uwsgi_temp_path {root}/uwsgi;
-  scgi_temp_path {root}/scgi;
+NGINX = nginx.template(
+    """
   server {{
     listen 80;
     listen [::]:80;
     location = /name {{ return 200 "{name}"; }}
     location / {{ root {root}/files; dav_methods PUT; }}
-  }}
-}}
-"""
+  }}""",
+    http="client_max_body_size 64m;",
+)
 
 
 class Backend:
@@ -80,8 +69,6 @@ class Backend:
         # nginx' workers are another user, and pytest's folders are private.
         for folder in (self.root, self.root / "files"):
             folder.chmod(0o777)
-        config = self.root / "nginx.conf"
-        config.write_text("user root;" + NGINX.format(root=self.root, name=place.name))
         log = (self.root / "log").open("w")
         with log:
             vips = [word for vip in VIPS.values() for word in ("--vip", vip)]
@@ -96,8 +83,9 @@ class Backend:
                 *options,
             ]
             host.start(*kit, stdout=log, stderr=log)
-            host.start("nginx", "-c", str(config), stdout=log, stderr=log)
             host.start("iperf3", "-s", stdout=log, stderr=log)
+        text = "user root;" + NGINX.format(root=self.root, name=place.name)
+        nginx.start(host, self.root, text)
         self._host = host
 
     def wait(self) -> None:

@@ -26,18 +26,23 @@ QUIET_S = 0.5
 def inside(host: Host, make: Callable[[], T]) -> T:
     """Call ``make`` in a namespace: the sockets that it opens stay there."""
 
-    def enter() -> T:
-        fd = os.open(f"/var/run/netns/{host.netns}", os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"setns {host.netns}")
-        finally:
-            os.close(fd)
+    def made() -> T:
+        enter(host.netns)
         return make()
 
     # The namespace is the thread's: it ends with it.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(enter).result()
+        return thread.submit(made).result()
+
+
+def enter(netns: str) -> None:
+    """Have this thread in a namespace from now on."""
+    fd = os.open(f"/var/run/netns/{netns}", os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {netns}")
+    finally:
+        os.close(fd)
 
 
 def tap(host: Host, interface: str) -> socket.socket:

@@ -3,6 +3,7 @@
 import io
 from ipaddress import ip_address
 
+import pytest
 from rich.console import Console
 
 from lbfwd.cli.status import render
@@ -10,6 +11,7 @@ from lbfwd.supervisor.status import (
     NOTHING_ANNOUNCED,
     BlockedStatus,
     HoleStatus,
+    ProbeStatus,
     Status,
     VipStatus,
 )
@@ -81,6 +83,19 @@ def test_backends_show_share_state_and_next_hop() -> None:
                             "12345", "67890", "6", "21"]  # fmt: skip
     state = "down for 01:00:30; tcp 10.0.0.1:80: connection refused; no route"
     assert row("b")[2:7] == ["4", "0.0%", state, "-", "-"]
+
+
+@pytest.mark.parametrize("outcome", ["late", "not_sent", "timeout"])
+def test_a_probe_that_did_not_pass_shows_its_outcome(outcome: str) -> None:
+    shown = status()
+    (pool,) = shown.pools
+    probed = pool.backends[0].model_copy(
+        update={"probe": ProbeStatus(outcome=outcome, duration_ms=7.5)}
+    )
+    pool = pool.model_copy(update={"backends": (probed,)})
+    lines = printed(shown.model_copy(update={"pools": (pool,)}))
+    (line,) = [line for line in lines if "up for 01:00:30" in line]
+    assert f"  {outcome}, 7.5 ms  " in line
 
 
 def test_the_tunnel_is_shown_when_it_has_something_to_say() -> None:

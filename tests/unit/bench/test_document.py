@@ -3,6 +3,7 @@
 import pytest
 
 from bench import document
+from bench.__main__ import BENCHMARKS
 
 
 def test_documents_say_what_the_results_say() -> None:
@@ -19,6 +20,11 @@ def test_a_block_replaces_what_stands_between_its_marks() -> None:
     assert once.startswith("a\n")
     assert once.endswith("b\n")
     assert document.replaced(once, "path", "new\n") == once
+
+
+def test_all_benchmarks_are_run_whose_figures_stand_in_documents() -> None:
+    named = {name for _, name in document.blocks(document.results())} - {""}
+    assert named - set(BENCHMARKS) == set()
 
 
 def test_few_rounds_are_told() -> None:

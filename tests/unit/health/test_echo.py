@@ -1,4 +1,7 @@
-"""Echo messages against Scapy's."""
+"""Echo messages against Scapy's; and what a raw socket hears of them."""
+
+import os
+import socket
 
 import pytest
 from scapy.layers.inet import ICMP, IP
@@ -6,6 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest
 from scapy.packet import Raw
 
 from lbfwd.health import echo
+from lbfwd.net import bpf
 
 NAME, SEQUENCE = 61234, 2
 
@@ -51,3 +55,32 @@ def test_an_ipv4_reply_is_known(data: bytes, wanted: bool) -> None:
 )
 def test_an_ipv6_reply_is_known(message: ICMPv6EchoReply, wanted: bool) -> None:
     assert echo.answers(6, bytes(message), NAME, SEQUENCE) == wanted
+
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+ICMP_OF = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: raw sockets")
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_raw_socket_hears_replies_of_its_name_and_costs_nothing_with_all_others(
+    version: int,
+) -> None:
+    """The loopback's kernel answers in order: what was asked last is heard last."""
+    kind = FAMILY[version], socket.SOCK_RAW, ICMP_OF[version]
+    with socket.socket(*kind) as ours, socket.socket(*kind) as others:
+        bpf.attach(ours, echo.heard(version, NAME))
+        for sock in (ours, others):
+            sock.connect((LOOPBACK[version], 0))
+            sock.settimeout(10.0)
+        for sequence in range(100):
+            others.send(echo.request(version, NAME ^ 1, sequence, 100))
+        others.send(echo.request(version, NAME, SEQUENCE, 100))
+        assert echo.answers(version, ours.recv(4096), NAME, SEQUENCE)
+        others.send(echo.request(version, NAME ^ 0x100, 7, 100))
+        while not echo.answers(version, others.recv(4096), NAME ^ 0x100, 7):
+            pass  # requests and replies of all names
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(4096)
