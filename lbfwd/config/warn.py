@@ -60,7 +60,7 @@ def warnings(  # noqa: PLR0913 - by keyword, and each has a default
         *health_warnings(config, file),
         *(problem for pool in config.pools for problem in _table(pool, file, shares)),
         *_vips(config.services, file, local),
-        *_sources(config, file, {entry.address for entry in local}),
+        *_not_here(config, file, {entry.address for entry in local}),
     )
 
 
@@ -163,11 +163,28 @@ def _vip_rule(vip: IPAddress, local: Collection[LocalAddress]) -> str:
     return ""
 
 
+def _not_here(config: Config, file: str, local: Collection[IPAddress]) -> Iterator[Problem]:
+    yield from _sources(config, file, local)
+    yield from _handed_over(config, file, local)
+
+
 def _sources(config: Config, file: str, local: Collection[IPAddress]) -> Iterator[Problem]:
     for index, source in enumerate(config.node.source):
         if source not in local:
             rule = "not an address of this machine: ICMP errors about tunnels will not come here"
             yield Problem(file, f"node.source[{index}]", show(str(source)), rule)
+
+
+def _handed_over(config: Config, file: str, local: Collection[IPAddress]) -> Iterator[Problem]:
+    """Say which of this node's addresses in ``[fleet]`` others send fragments to in vain."""
+    nodes = config.fleet.nodes if config.fleet.fragments == "peer" else ()
+    for index, node in enumerate(nodes):
+        for at, address in enumerate(node.addresses if node.name == config.node.name else ()):
+            if address not in local:
+                rule = "not an address of this machine: what other nodes hand over is lost"
+                yield Problem(
+                    file, f"fleet.nodes[{index}].addresses[{at}]", show(str(address)), rule
+                )
 
 
 def local_addresses() -> tuple[LocalAddress, ...]:

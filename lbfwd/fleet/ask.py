@@ -9,8 +9,6 @@ from pydantic import BaseModel
 
 from lbfwd.api.client import NODE_TIMEOUT_S, ApiError, not_understood, request_tcp
 
-_MOST_AT_ONCE = 64
-
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -39,5 +37,5 @@ def ask_all(
         except ValueError:
             return Answer(name, None, (not_understood(api),))
 
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
+    with ThreadPoolExecutor(max(1, len(nodes))) as threads:  # MAX_NODES at most
         return list(threads.map(ask, nodes.items()))

@@ -41,7 +41,8 @@ def merge(config: Config, registrations: Registrations) -> Merged:
     taken = _Taken(config)
     added: dict[str, Pool] = {}
     for pool in sorted(config.pools, key=lambda pool: pool.name):
-        found = by_pool.pop(pool.name, {})
+        if not (found := by_pool.pop(pool.name, {})):
+            continue
         most = min(MAX_REGISTERED, MAX_MEMBERS - len(pool.backends), room)
         good = dict(_admitted(taken, pool, found, most, refused))
         room -= len(good)

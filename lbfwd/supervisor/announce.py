@@ -14,6 +14,8 @@ from lbfwd.net.announce import AnnounceError, Enforced, VipRoute, enforce
 from lbfwd.supervisor import log
 from lbfwd.supervisor.announcement import STARTING, Claim, Presence, claims, due, step
 from lbfwd.supervisor.blocking import in_thread
+from lbfwd.supervisor.peering import HEARD_S
+from lbfwd.supervisor.peers import takes_part
 from lbfwd.supervisor.reconcile import Reconciler
 from lbfwd.supervisor.state import State
 from lbfwd.supervisor.status import NOTHING_ANNOUNCED, VipStatus
@@ -111,11 +113,19 @@ class Announcer:
         return frozenset(route.vip for route in known | removed)
 
     async def leave(self, packets: Packets, hurried: asyncio.Event) -> None:
-        """Withdraw everything, and wait until no packets come any more, ``drain_s`` at most."""
-        gone = await self.withdraw()
+        """Withdraw everything, and wait until no packets come any more, ``drain_s`` at most.
+
+        Other nodes are given the time to hear that they must hand over no fragments any more.
+        """
+        gone, config = await self.withdraw(), self._reconciler.config
+        clock = asyncio.get_running_loop().time
+        heard_at = clock() + (HEARD_S if takes_part(config) else 0)
+        if gone and config.announce.drain_s:
+            await self._drain(gone, packets, hurried)
+        await _pause(heard_at - clock(), hurried)
+
+    async def _drain(self, gone: Set[IPAddress], packets: Packets, hurried: asyncio.Event) -> None:
         longest_s = self._reconciler.config.announce.drain_s
-        if not gone or not longest_s:
-            return
         self._log.info("draining", vips=len(gone), longest_s=longest_s)
         clock = asyncio.get_running_loop().time
         begin, first = clock(), await packets(gone)
@@ -130,9 +140,7 @@ class Announcer:
                     reason="told again to stop" if hurried.is_set() else "drain_s is over",
                 )
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(COUNT_S):
-                    await hurried.wait()
+            await _pause(COUNT_S, hurried)
             if (count := await packets(gone)) != seen:
                 seen, moved_at = count, clock()
         self._log.info("traffic_moved", waited_s=round(clock() - begin, 1), packets=seen - first)
@@ -218,6 +226,13 @@ class Announcer:
         announced = route in self._routes
         reason = self._failed.get(route) or self._broken or self._reason(vip)
         return VipStatus(vip=vip, announced=announced, reason="" if announced else reason)
+
+
+async def _pause(seconds: float, hurried: asyncio.Event) -> None:
+    """Wait, but not when somebody is in a hurry."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await hurried.wait()
 
 
 def _claimed(state: State, config: Config) -> Mapping[IPAddress, Claim]:

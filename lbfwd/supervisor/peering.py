@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lbfwd.supervisor.reconcile import Reconciler
 
 PERIOD_S = 1.0
+HEARD_S = 2 * PERIOD_S  # by then every other node has asked again, and was answered
 NOT_ASKED = "not asked yet"
 
 
@@ -33,7 +34,7 @@ class Peering:
     async def run(self, reconciler: "Reconciler", own: Callable[[], Awaitable[Readiness]]) -> None:
         """Look for ever, and have the table over the live nodes published when it changes."""
         clock = asyncio.get_running_loop().time
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             while True:
                 due = clock() + PERIOD_S
                 live = await self._look(session, reconciler.config, own)

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping, Set
+from dataclasses import replace
 
+from lbfwd.backend.plan import ENCAPSULATION_BYTES, IPV6_LEAST_MTU
 from lbfwd.config import Config, IPAddress
 from lbfwd.config.fleet import FleetNode
 from lbfwd.encap import PEER_MARK
@@ -11,6 +13,8 @@ from lbfwd.forwarding import PathSpec, PeerNode, Peers
 from lbfwd.net import filter as net_filter
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.state import UNKNOWN, hops_by_weight, sendable
+
+MOST_BYTES = 65535  # of an IP packet
 
 
 def takes_part(config: Config) -> bool:
@@ -47,16 +51,24 @@ def derive_peers(
     tx: Mapping[int, int],
     live: Set[str],
 ) -> Peers | None:
-    """Return the fleet as workers see it; None: fragments stay here. ``tx``: as of ``derive``."""
+    """Return the fleet as workers see it; None: fragments stay here. ``tx``: as of ``derive``.
+
+    A way to a node carries no larger packets than those to backends: whose packet is too big can be
+    told here, and not by the other node any more.
+    """
     if not takes_part(config):
         return None
     places = partners(config)
     own = {address.version: address for address in _here(config).addresses}
+    largest = _largest_packet(resolutions, tx, {*places.values()})
 
     def paths(name: str) -> tuple[PathSpec, ...]:
         if (to := places.get(name)) is None:
             return ()
-        return _paths(own[to.version], to, resolutions.get(to, UNKNOWN), tx)
+        return tuple(
+            replace(path, mtu=min(path.mtu, largest + ENCAPSULATION_BYTES[to.version]))
+            for path in _paths(own[to.version], to, resolutions.get(to, UNKNOWN), tx)
+        )
 
     nodes = (
         PeerNode(node.name, node.addresses, node.name in live, paths(node.name))
@@ -77,6 +89,22 @@ def roster(config: Config) -> str:
 
 def _here(config: Config) -> FleetNode:
     return next(node for node in config.fleet.nodes if node.name == config.node.name)
+
+
+def _largest_packet(
+    resolutions: Mapping[IPAddress, Resolution], tx: Mapping[int, int], nodes: Set[IPAddress]
+) -> int:
+    """Return the largest packet, in bytes, that all known ways to backends carry in the tunnel.
+
+    At least what IPv6 asks of every way: one that carries less must not be to the others' cost.
+    """
+    rooms = (
+        hop.mtu - ENCAPSULATION_BYTES[to.version]
+        for to, found in resolutions.items()
+        if to not in nodes
+        for hop in sendable(found, tx)
+    )
+    return max(IPV6_LEAST_MTU, min(rooms, default=MOST_BYTES))
 
 
 def _paths(

@@ -6,14 +6,17 @@ client c0 ── r0 router ─┬─ r1 ── n0 lb1 10.1.0.1, fd00:1::1
                         └─ r9 ── f0 farm 10.9.0.1, fd00:9::1: ``lbfwd backend`` and an echo server
 
 As a router does whose hash takes in ports where there are any: first fragments, and whole packets,
-go to lb1, later fragments to the last node. (Linux itself takes no ports of fragments.)
+go to lb1, later fragments to the last node. ``EcmpSite``: as Linux does, which takes no ports of
+fragments; with another farm at r8.
 """
 
+import json
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from bench.failover.text import ECHO, VIPS
 from lbfwd.demo.lab import Host, Lab, eventually
@@ -44,7 +47,7 @@ nodes = [{nodes}]
 [[pool]]
 name = "web"
 table_size = 251
-backends = [{{ address = "10.9.0.1" }}]
+backends = [{backends}]
 [[service]]
 vip = "{vip4}"
 protocol = "udp"
@@ -53,6 +56,31 @@ pool = "web"
 vip = "{vip6}"
 protocol = "udp"
 pool = "web"
+"""
+
+# What leaves to which of two nodes.
+WAYS = """
+table inet ways {
+  counter whole1 {}
+  counter whole2 {}
+  counter fragment1 {}
+  counter fragment2 {}
+  map node { type ifname : verdict; elements = { "r1" : jump first, "r2" : jump second } }
+  chain first {
+    ip frag-off & 0x3fff != 0 counter name fragment1 return
+    exthdr frag exists counter name fragment1 return
+    counter name whole1
+  }
+  chain second {
+    ip frag-off & 0x3fff != 0 counter name fragment2 return
+    exthdr frag exists counter name fragment2 return
+    counter name whole2
+  }
+  chain leaving {
+    type filter hook postrouting priority 0;
+    iifname "r0" meta l4proto { udp, ipv6-frag } oifname vmap @node
+  }
+}
 """
 
 # First fragments have offset 0, as whole packets do.
@@ -70,6 +98,8 @@ table inet astray {
 class Site:
     """The namespaces of the picture above. The router's links carry 1,600 bytes, but for r0."""
 
+    FARMS: Sequence[int] = (9,)
+
     def __init__(self, lab: Lab, directory: Path, count: int, fragments: str) -> None:
         self.directory, self.names = directory, [f"lb{n}" for n in range(1, count + 1)]
         self.router, self.client = lab.host("router"), lab.host("client")
@@ -86,14 +116,13 @@ class Site:
             self.router, "r0", ["198.51.100.1/24", "2001:db8:c::1/64"],
         )  # fmt: skip
         self._leave(self.client, "198.51.100.1", "2001:db8:c::1")
-        self.farm = self._place(lab, "farm", "f0", 9)
-        for gateway in ("10.9.0.254", "fd00:9::fe"):  # what it answers takes r0, too
-            self.farm.run("ip", "route", "change", "default", "via", gateway, "mtu", "1500")
+        self.farms = {n: self._place(lab, f"farm{n}", "f0", n) for n in self.FARMS}
         self._hosts = {
             name: self._place(lab, name, "n0", n) for n, name in enumerate(self.names, 1)
         }
         self._spread(count)
-        self._serve()
+        for number, farm in self.farms.items():
+            self._serve(number, farm)
         self.nodes = {name: self.start(name, fragments) for name in self.names}
         for node in self.nodes.values():
             node.ready()
@@ -124,10 +153,15 @@ class Site:
             to_last = (vip, "via", node.format(count), "table", "102")
             self.router.run("ip", family, "route", "add", *to_last)
 
-    def _serve(self) -> None:
+    def _serve(self, number: int, farm: Host) -> None:
+        for gateway in (
+            f"10.{number}.0.254",
+            f"fd00:{number}::fe",
+        ):  # what it answers takes r0, too
+            farm.run("ip", "route", "change", "default", "via", gateway, "mtu", "1500")
         vips = [word for vip in VIPS for word in ("--vip", vip)]
         nodes = [word for n in range(1, len(self.names) + 1) for word in ("--node", f"10.{n}.0.1")]
-        log = self.directory / "farm.log"
+        log = self.directory / f"farm{number}.log"
         with log.open("w") as file:
             kit = (
                 sys.executable,
@@ -139,9 +173,9 @@ class Site:
                 "--mtu",
                 "1600",
             )
-            self.farm.start(*kit, stdout=file, stderr=file)
+            farm.start(*kit, stdout=file, stderr=file)
             eventually(lambda: "backend_ready" in log.read_text(), START_S, "backend")
-            self.farm.start(sys.executable, "-m", "bench.failover.echo", stdout=file, stderr=file)
+            farm.start(sys.executable, "-m", "bench.failover.echo", stdout=file, stderr=file)
         eventually(lambda: "echo_ready" in log.read_text(), START_S, "echo server")
 
     def start(self, name: str, fragments: str) -> Node:
@@ -161,6 +195,7 @@ class Site:
             api=f"10.{name[2:]}.0.1:9108",
             fragments=fragments,
             nodes=", ".join(entries),
+            backends=", ".join(f'{{ address = "10.{n}.0.1" }}' for n in self.FARMS),
             vip4=VIPS[0],
             vip6=VIPS[1],
         )
@@ -185,8 +220,7 @@ class Site:
         """Send large datagrams from all clients' addresses; returns how many did not come back."""
         turns = range(rounds)
         sent = {(n, turn): bytes([n, turn]) * (BYTES // 2) for n in CLIENTS for turn in turns}
-        prefix = "2001:db8:c::" if ":" in vip else "198.51.100."
-        sockets = {n: inside(self.client, lambda n=n: _socket(f"{prefix}{n}")) for n in CLIENTS}  # type: ignore[misc]
+        sockets = {n: self.socket(vip, n) for n in CLIENTS}
         for turn in turns:
             for n, sock in sockets.items():
                 sock.sendto(sent[n, turn], (vip, ECHO))
@@ -194,8 +228,44 @@ class Site:
         for n, sock in sockets.items():
             with sock:
                 sock.settimeout(wait_s)
-                lost += _missing(sock, {sent[n, turn] for turn in turns})
+                lost += missing(sock, {sent[n, turn] for turn in turns})
         return lost
+
+    def socket(self, vip: str, number: int) -> socket.socket:
+        """Return a socket of a client's address."""
+        prefix = "2001:db8:c::" if ":" in vip else "198.51.100."
+        return inside(self.client, lambda: _socket(f"{prefix}{number}"))
+
+
+class EcmpSite(Site):
+    """The router's own multipath routes spread the packets over two nodes."""
+
+    FARMS = (9, 8)
+
+    def _spread(self, count: int) -> None:
+        self.router.sysctl(ipv4__fib_multipath_hash_policy=1, ipv6__fib_multipath_hash_policy=1)
+        for vip, node in zip(VIPS, ("10.{}.0.1", "fd00:{}::1"), strict=True):
+            hops = [w for n in range(1, count + 1) for w in ("nexthop", "via", node.format(n))]
+            self.router.run("ip", "route", "add", vip, *hops)
+        self.router.run("nft", "-f", "-", stdin=WAYS)
+
+    def ways(self) -> set[str]:
+        """Return what went where since the last time: ``whole1``, ``fragment2`` …"""
+        listing = json.loads(self.router.run("nft", "-j", "reset", "counters"))["nftables"]
+        counters = [item["counter"] for item in listing if "counter" in item]
+        return {counter["name"] for counter in counters if counter["packets"]}
+
+    def received(self) -> dict[int, int]:
+        """Count the datagrams that each farm's sockets were given, of both families."""
+        return {number: _datagrams(farm) for number, farm in self.farms.items()}
+
+
+def _datagrams(host: Host) -> int:
+    lines = host.run("cat", "/proc/net/snmp", "/proc/net/snmp6").splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    counts = dict(zip(names, values, strict=True))
+    counts |= dict(line.split() for line in lines if line.startswith("Udp6InDatagrams"))
+    return int(counts["InDatagrams"]) + int(counts["Udp6InDatagrams"])
 
 
 def _socket(source: str) -> socket.socket:
@@ -206,7 +276,8 @@ def _socket(source: str) -> socket.socket:
     return sock
 
 
-def _missing(sock: socket.socket, awaited: set[bytes]) -> int:
+def missing(sock: socket.socket, awaited: set[bytes]) -> int:
+    """Wait for datagrams; returns how many have not come within the socket's time."""
     while awaited:
         try:
             awaited.discard(sock.recv(65536))
@@ -215,16 +286,21 @@ def _missing(sock: socket.socket, awaited: set[bytes]) -> int:
     return len(awaited)
 
 
+S = TypeVar("S", bound=Site)
+
+
 @contextmanager
-def fragments_site(directory: Path, count: int = 2, fragments: str = "peer") -> Iterator[Site]:
+def fragments_site(directory: Path, count: int = 2, kind: type[S] = Site) -> Iterator[S]:
     """A site whose logs are shown when the test fails."""
     try:
         with Lab() as lab:
-            yield Site(lab, directory, count, fragments)
+            site = kind(lab, directory, count, "peer")
+            yield site
+            for node in 2 * [*site.nodes.values()]:  # told twice, it does not wait
+                node.process.terminate()
     except BaseException:
-        for log in (*directory.glob("*/log"), directory / "farm.log"):
-            if log.exists():
-                print(log, log.read_text(), sep="\n")  # noqa: T201 - pytest shows it
+        for log in (*directory.glob("*/log"), *directory.glob("farm*.log")):
+            print(log, log.read_text(), sep="\n")  # noqa: T201 - pytest shows it
         raise
 
 

@@ -193,3 +193,13 @@ def test_a_node_that_no_other_can_ask(listen: str, fragments: str, says: str) ->
 def test_a_node_that_others_can_ask(listen: str) -> None:
     config = accepted(GOOD + FLEET.format(listen=listen, fragments="peer"))
     assert [problem for problem in found(config) if problem.key == "metrics.listen"] == []
+
+
+@pytest.mark.parametrize(("fragments", "told"), [("peer", ['"203.0.113.12"']), ("local", [])])
+def test_fragments_that_are_handed_over_to_another_machine(fragments: str, told: list[str]) -> None:
+    fleet = FLEET.format(listen="0.0.0.0:9108", fragments=fragments)
+    own = fleet.replace('["203.0.113.10"]', '["2001:db8::10", "203.0.113.12"]')
+    problems = [p for p in found(accepted(GOOD + own)) if p.key.startswith("fleet.")]
+    assert [(p.key, p.value) for p in problems] == [
+        ("fleet.nodes[0].addresses[1]", value) for value in told
+    ]

@@ -3,21 +3,26 @@
 import asyncio
 from collections.abc import Mapping
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from structlog.testing import capture_logs
 
 from lbfwd.config import Config
+from lbfwd.fleet import peers as fleet_peers
 from lbfwd.fleet.peers import Readiness
 from lbfwd.forwarding import Peers
+from lbfwd.net.announce import Enforced
 from lbfwd.net.filter import NO_PEERS
 from lbfwd.net.resolve import Resolution
 from lbfwd.peers import pack_peers
-from lbfwd.supervisor import peering
+from lbfwd.supervisor import announce, peering
+from lbfwd.supervisor.announce import Announcer
 from lbfwd.supervisor.peering import Peering
 from lbfwd.supervisor.peers import derive_peers, doors, partners, roster
-from tests.unit.supervisor.build import config, hop, link, resolved
+from tests.unit.supervisor.build import config, hop, link, resolved, until
 
 FLEET = """[fleet]
 fragments = "peer"
@@ -75,6 +80,29 @@ def test_ways_leave_by_what_is_there_and_from_the_known_address() -> None:
         assert (path.gre_flags, path.may_fragment, path.entropy_bits) == (0x0100, False, 0)
     assert nodes["lb3"].paths[0].source == ip_address("2001:db8:f::1")
     assert derived({2: 0}).nodes[0].paths == ()
+
+
+@pytest.mark.parametrize(
+    ("backend", "mtu", "inner"),
+    [
+        ("10.0.0.2", 1500, 1500 - 24),
+        ("10.0.0.2", 1400, 1400 - 24),
+        ("fd00::2", 1500, 1500 - 44),
+        ("10.0.0.2", 1200, 1280),
+    ],
+)
+def test_ways_to_nodes_carry_no_more_than_those_to_backends(
+    backend: str, mtu: int, inner: int
+) -> None:
+    """Or the sender of an IPv6 fragment is told an MTU with which none arrives."""
+    ways = {ip_address("10.0.0.1"): resolved(hop("10.9.0.1", ETH0))}
+    ways[ip_address(backend)] = resolved(hop("10.9.0.1", link("eth0", 2, mtu=mtu)))
+    own = fleet(('"10.0.0.2"', f'"{backend}"'))
+    made = derive_peers(own, {**found(), **ways}, {2: 0, 3: 1}, LIVE)
+    assert made is not None
+    nodes = {node.name: node for node in made.nodes}
+    assert {path.mtu for path in nodes["lb2"].paths} == {inner + 20 + 4}
+    assert {path.mtu for path in nodes["lb3"].paths} == {min(1500, inner + 40 + 4)}
 
 
 def test_who_is_live_decides_the_table_alone() -> None:
@@ -181,3 +209,59 @@ def test_what_status_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown["lb3"].reason == "has another configuration (lbfwd status --fleet)"
     assert shown["lb2"].since is not None
     assert shown["lb1"].since is None
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_a_stop_gives_the_others_the_time_to_hear(
+    monkeypatch: pytest.MonkeyPatch, hurry: bool
+) -> None:
+    """Also where nothing is announced."""
+    monkeypatch.setattr(announce, "enforce", lambda _wanted: Enforced(set(), set(), {}))
+    monkeypatch.setattr(announce, "HEARD_S", 10 if hurry else 0.3)
+    parts: list[Any] = [SimpleNamespace(config=fleet()), SimpleNamespace(running=set)]
+
+    async def leave() -> float:
+        announcer, hurried = Announcer(*parts), asyncio.Event()
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        leaving = asyncio.create_task(announcer.leave(AsyncMock(), hurried))
+        await until(lambda: announcer.node_reason() == "lbfwd stops")
+        if hurry:
+            hurried.set()
+        await leaving
+        return clock() - begin
+
+    took_s = asyncio.run(leave())
+    assert took_s < 5 if hurry else took_s >= 0.3
+
+
+def test_all_nodes_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hang: the others must be asked in time. aiohttp itself opens a hundred."""
+    monkeypatch.setattr(fleet_peers, "ANSWER_S", 60)
+    asked: list[asyncio.StreamWriter] = []
+
+    async def look() -> None:
+        async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(writer)
+
+        async with await asyncio.start_server(hang, "127.0.0.1", 0, backlog=400) as server:
+            reconciler = Reconciler()
+            reconciler.config = crowd(120, server.sockets[0].getsockname()[1])
+            own = AsyncMock(return_value=said("lb1"))
+            task = asyncio.create_task(reconciler.peering.run(reconciler, own))  # type: ignore[arg-type]
+            await until(lambda: len(asked) == 120)
+            task.cancel()
+            for writer in asked:
+                writer.close()
+
+    asyncio.run(look())
+
+
+def crowd(others: int, port: int) -> Config:
+    """A fleet of this node and so many others."""
+    nodes = (
+        f'{{ name = "lb{n}", addresses = ["10.1.0.{n}"], api = "127.0.0.1:{port}" }}'
+        for n in range(1, others + 2)
+    )
+    table = f'[fleet]\nfragments = "peer"\nnodes = [{", ".join(nodes)}]\n[[pool]]'
+    return config(("[[pool]]", table))
