@@ -5,9 +5,10 @@
 docs/registration.md.
 """
 
+import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 from lbfwd.api.respond import errors_as_json, json_response, server_log
 from lbfwd.config.fleet import Registration as Listener
+from lbfwd.config.key import KeyFileError
 from lbfwd.fleet.registration import (
     LEASE_S,
     Registration,
@@ -27,6 +29,7 @@ from lbfwd.fleet.registration import (
     named,
     parse,
 )
+from lbfwd.fleet.tls import load_identity
 from lbfwd.health.standing import BackendKey
 from lbfwd.metrics.listener import bind
 from lbfwd.supervisor import log
@@ -35,6 +38,8 @@ from lbfwd.supervisor.errors import SupervisorError
 
 LARGEST_BODY = 4096
 STOP_S = 1.0
+QUIET_S = 20.0  # so long a connection may be without a request; `join` lets one go after 15
+BODY_S = 10.0
 REQUESTS_S = 10.0  # of one address; a backend of ten pools with the shortest lease needs 15
 BURST = 100
 MOST_ADDRESSES = 4096
@@ -56,8 +61,8 @@ class Enrolling(Protocol):
     async def view(self, key: BackendKey) -> View:
         """Return what this node makes of a registration."""
 
-    async def token(self, pool: str) -> str:
-        """Return the token of a pool; empty: nobody can register there."""
+    async def tokens(self, pool: str) -> Sequence[str]:
+        """Return the tokens of a pool; none: nobody can register there."""
 
 
 class Meter:
@@ -108,7 +113,7 @@ def application(enrolling: Enrolling, clock: Callable[[], float]) -> web.Applica
 
     async def put(request: web.Request) -> web.Response:
         key = await _admitted(request, enrolling)
-        body = await request.read()
+        body = await _body(request)
         return json_response(await enrolling.put(key, parse(body), _lease_s(body)))
 
     async def get(request: web.Request) -> web.Response:
@@ -139,7 +144,9 @@ def _limited(meter: Meter, clock: Callable[[], float]) -> Middleware:
         except RegistrationError as error:
             if isinstance(error, _TokenError):
                 strangers.note(address, request.match_info["pool"], clock())
-            return json_response({"error": str(error)}, 403)
+            refusal = json_response({"error": str(error)}, 403)
+            refusal.force_close()  # who knows no token holds no connection
+            return refusal
 
     return limited
 
@@ -148,14 +155,25 @@ async def _admitted(request: web.Request, enrolling: Enrolling) -> BackendKey:
     """Return who is meant. Raises RegistrationError: there can be no such name; or _TokenError."""
     key = named(request.match_info["pool"], request.match_info["name"])
     shown = request.headers.get("Authorization", "")
-    token = await enrolling.token(key[0])
-    if not shown.startswith(SCHEME) or not is_token(shown.removeprefix(SCHEME), token):
+    tokens = await enrolling.tokens(key[0])
+    if not shown.startswith(SCHEME) or not is_token(shown.removeprefix(SCHEME), tokens):
         # To whom it is not known which pools there are it is not said.
         raise _TokenError(
             f'pool "{key[0]}": the token is not that of its token_file, or backends cannot register'
             " there ([pool.register])"
         )
     return key
+
+
+async def _body(request: web.Request) -> bytes:
+    """Return the body. Raises HTTPException: it is too large, too slow, or broken."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except web.RequestPayloadError as error:  # it is not encoded as its head says
+        raise web.HTTPBadRequest(text=f"body: {' '.join(str(error).split())}") from None
 
 
 def _lease_s(body: bytes) -> int:
@@ -185,6 +203,7 @@ async def listening(
         access_log=None,
         logger=server_log(),
         shutdown_timeout=STOP_S,
+        keepalive_timeout=QUIET_S,
     )
     await runner.setup()
     try:
@@ -204,7 +223,9 @@ def _tls(listener: Listener, directory: Path) -> ssl.SSLContext:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        tls.load_cert_chain(directory / listener.certificate_file, directory / listener.key_file)
+        load_identity(tls, directory / listener.certificate_file, directory / listener.key_file)
+    except KeyFileError as error:
+        raise SupervisorError(f'[registration] key_file = "{listener.key_file}": {error}') from None
     except OSError as error:  # ssl.SSLError is one
         files = f'certificate_file = "{listener.certificate_file}", key_file'
         reason = error.strerror or str(error)

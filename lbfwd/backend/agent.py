@@ -41,6 +41,18 @@ class Report(BaseModel):
     problem: str
 
 
+class Ending(BaseModel):
+    """How a backend has left.
+
+    ``drained``: no node that could be asked had live flows. ``unheard``: who could not be asked.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    drained: bool
+    unheard: tuple[str, ...]
+
+
 class Agent:
     """One backend in one or more pools."""
 
@@ -75,10 +87,10 @@ class Agent:
         """Ask for new flows again. Raises LostError as ``pause``."""
         return await self._set("active")
 
-    async def leave(self, drain_s: float) -> bool:
+    async def leave(self, drain_s: float) -> Ending:
         """Pause, wait until no node has live flows of ours, ``drain_s`` at most, and unregister.
 
-        Returns whether there are none. Of several at once the first that is through ends all.
+        Of several at once the first that is through ends all.
         """
         deadline = time.monotonic() + drain_s
         if drain_s and not self._left:
@@ -90,13 +102,13 @@ class Agent:
                 break
             await asyncio.sleep(min(DRAIN_POLL_S, max(0.0, deadline - time.monotonic())))
             await self._beat()
-        drained = self._is_drained()
+        ending = Ending(drained=self._is_drained(), unheard=self._unheard())
         async with self._beating:
             if not self._left:
                 self._left = True
                 await self._registrar.withdraw(self._said)
-                log.info("registration_withdrawn", drained=drained)
-        return drained
+                log.info("registration_withdrawn", **ending.model_dump())
+        return ending
 
     def report(self) -> Report:
         """Return how it stands."""
@@ -120,38 +132,60 @@ class Agent:
             key: said.model_copy(update={"state": state}) for key, said in self._said.items()
         }
         log.info("registration_changed", state=state)
-        await self._beat()
-        if self._problem:
-            raise LostError(self._problem)
+        if lost := await self._beat():
+            raise LostError(lost)
         return self.report()
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> str:
+        """Say it once more; returns why nobody has heard it, empty: somebody has.
+
+        Raises RegistrationError as ``run``.
+        """
         async with self._beating:
             if self._left:
-                return
+                return ""
+            refusal = lost = ""
             try:
                 self._views = await self._registrar.announce(self._said)
-            except (LostError, RegistrationError) as error:
-                if isinstance(error, RegistrationError) and not self._accepted:
-                    await self._registrar.withdraw(self._said)
-                    raise
-                if str(error) != self._problem:
-                    log.error("registration_lost", reason=str(error))
-                self._problem = str(error)
-                return
-        if self._problem:
+                refusal = self._refusal()
+            except RegistrationError as error:
+                refusal = lost = str(error)
+            except LostError as error:
+                lost = str(error)
+            if refusal and not self._accepted:
+                await self._registrar.withdraw(self._said)
+                raise RegistrationError(refusal)
+            self._note(refusal or lost)
+            return lost
+
+    def _note(self, problem: str) -> None:
+        if problem and problem != self._problem:
+            log.error("registration_lost", reason=problem)
+        elif self._problem and not problem:
             where = [f"{pool}/{name}" for pool, name in self._said]
             log.info("registered", backend=where)
-        self._problem, self._accepted = "", self._accepted or self._is_known()
+        self._problem = problem
+        # Somebody has said what it makes of it, and nobody has refused.
+        self._accepted = self._accepted or (not problem and bool(self._all_views()))
 
-    def _is_known(self) -> bool:
-        """Whether some node has said what it makes of it, and it was no refusal."""
-        return any(views for views in self._views.values())
+    def _all_views(self) -> Sequence[View]:
+        return [view for several in self._views.values() for view in several]
+
+    def _refusal(self) -> str:
+        refused = [view for view in self._all_views() if view.state == "refused"]
+        return "; ".join(dict.fromkeys(f"{view.node}: {view.reason}" for view in refused))
+
+    def _unheard(self) -> tuple[str, ...]:
+        return tuple(sorted({v.node for v in self._all_views() if v.state == "unknown"}))
 
     def _is_drained(self) -> bool:
-        """Whether every node that may send flows here has said that it has none."""
-        views: Sequence[View] = [view for several in self._views.values() for view in several]
-        return bool(views) and all(
-            view.state != "active" and not (view.state == "paused" and view.flows != 0)
-            for view in views
+        """Whether each node that may send flows here has said that it has none.
+
+        Who is ``unknown`` is not waited for. Where all are, it is this machine that is cut off. Who
+        refuses may hold flows until our lease there has ended.
+        """
+        heard = [view for view in self._all_views() if view.state != "unknown"]
+        return bool(heard) and all(
+            view.state not in ("active", "refused") and (view.state != "paused" or view.flows == 0)
+            for view in heard
         )

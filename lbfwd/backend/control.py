@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from lbfwd.api.respond import errors_as_json, json_response, server_log
-from lbfwd.backend.agent import Report
+from lbfwd.backend.agent import Ending, Report
 from lbfwd.backend.registrar import LostError
 from lbfwd.backend.request import BackendError
 
@@ -32,7 +32,7 @@ class Controlled(Protocol):
         """Ask for new flows again."""
 
 
-Leave = Callable[[float], Awaitable[bool]]
+Leave = Callable[[float], Awaitable[Ending]]
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ def application(agent: Controlled, leave: Leave) -> web.Application:
             drain_s = -1.0
         if not 0 <= drain_s <= LONGEST_DRAIN_S:
             raise web.HTTPBadRequest(text=f"drain_s: 0 to {LONGEST_DRAIN_S:g} seconds")
-        return json_response({"drained": await leave(drain_s)})
+        return json_response(await leave(drain_s))
 
     made = web.Application(middlewares=[errors_as_json])
     made.router.add_get("/v1/status", status)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
-from lbfwd.backend.agent import Agent
+from lbfwd.backend.agent import Agent, Ending
 from lbfwd.backend.control import control
 from lbfwd.backend.registrar import EtcdRegistrar, HttpsRegistrar, Registrar
 from lbfwd.backend.request import BackendError
@@ -31,7 +31,8 @@ from lbfwd.fleet.registration import Registration, RegistrationError
 from lbfwd.supervisor.notify import Notifier
 
 FEED_S = 10.0
-_NODE_URL = re.compile(r"https://[^/?#@\s]+:\d{1,5}", re.ASCII)
+LAST_PORT = 65535
+_NODE_URL = re.compile(r"https://(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]\s]+):(\d{1,5})", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -55,8 +56,12 @@ class JoinRequest:
 
 def parse_node(text: str) -> str:
     """Check the URL of a node. Raises ValueError."""
-    if not _NODE_URL.fullmatch(text.rstrip("/")):
-        raise ValueError('a URL such as "https://lb1:9443", with a port and nothing behind it')
+    found = _NODE_URL.fullmatch(text.rstrip("/"))
+    if not found or not 1 <= int(found[2]) <= LAST_PORT:
+        raise ValueError(
+            'a URL such as "https://lb1:9443" or "https://[2001:db8::1]:9443", with a port and '
+            "nothing behind it"
+        )
     return text.rstrip("/")
 
 
@@ -86,7 +91,7 @@ class Joined:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._main())
-        except (BackendError, RegistrationError, EtcdError, KeyFileError) as error:
+        except (BackendError, RegistrationError, EtcdError) as error:
             self.problem = str(error)
         except Exception as error:
             log.exception("join_crashed")
@@ -99,10 +104,10 @@ class Joined:
             said = registrations(request, request.address or await _own_address(request))
             agent = Agent(registrar, said, request.lease_s)
 
-            async def leave(drain_s: float) -> bool:
-                drained = await agent.leave(drain_s)
+            async def leave(drain_s: float) -> Ending:
+                ending = await agent.leave(drain_s)
                 self._stop.set()
-                return drained
+                return ending
 
             async with control(agent, leave, request.runtime):
                 tasks = asyncio.create_task(agent.run()), asyncio.create_task(self._stop.wait())
@@ -125,7 +130,10 @@ def registrations(request: JoinRequest, address: IPAddress) -> dict[tuple[str, s
 
 @asynccontextmanager
 async def _registrar(request: JoinRequest) -> AsyncIterator[Registrar]:
-    token = read_token(request.token_file) if request.token_file else ""
+    try:
+        token = read_token(request.token_file) if request.token_file else ""
+    except KeyFileError as error:
+        raise BackendError(f"--token-file {request.token_file}: {error}") from None
     if request.etcd is not None:
         async with connect(request.etcd, Path()) as etcd:
             yield EtcdRegistrar(etcd, token, request.lease_s)

@@ -6,6 +6,7 @@
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import unquote, urlencode
@@ -31,7 +32,10 @@ from lbfwd.health.standing import BackendKey
 
 BEATS = 3
 """Signs of life in a lease. A node that hangs must not delay those to the others."""
+UNHEARD_S = 5.0
+"""A node that says nothing for so long is ``unknown``; a supervisor's successor is there before."""
 ANSWER_S = 10.0
+SILENT = "says nothing any more: it is gone, or etcd is out of its reach"
 _REFUSED = (400, 403, 404, 413)
 
 Said = Mapping[BackendKey, Registration]
@@ -48,7 +52,10 @@ class Registrar(Protocol):
     """Tells others of this backend."""
 
     async def announce(self, said: Said) -> Views:
-        """Register, or renew. Raises RegistrationError (refused) or LostError."""
+        """Register, or renew; a node that refuses says so in its view.
+
+        Raises LostError, or RegistrationError when nothing was said: the name is another's.
+        """
 
     async def withdraw(self, said: Said) -> None:
         """Take registrations back, as far as somebody is reached."""
@@ -63,6 +70,7 @@ class EtcdRegistrar:
         self._token = token
         self._lease_s = lease_s
         self._lease: int | None = None
+        self._heard: dict[BackendKey, dict[str, float]] = {}  # by node: when (time.monotonic)
 
     async def announce(self, said: Said) -> Views:
         """Keep the lease, and have under it what is said; see ``Registrar``."""
@@ -103,10 +111,15 @@ class EtcdRegistrar:
         found, _revision = await self._etcd.get_prefix(place(VIEWS, key) + "/")
         views = [_view(v.text, unquote(at.split("/")[-1]), said.since) for at, v in found.items()]
         of_this = [view for view in views if view.since == said.since]
-        for view in of_this:
-            if view.state == "refused":
-                raise RegistrationError(f"{view.node}: {view.reason}")
-        return of_this
+        now, heard = time.monotonic(), self._heard.setdefault(key, {})
+        heard |= {view.node: now for view in of_this}
+        return [*of_this, *(_silent(n, SILENT, at) for n, at in sorted(heard.items()) if at < now)]
+
+
+def _silent(node: str, reason: str, heard: float) -> View:
+    """Return what to make of a node that says nothing. At first it may well send flows here."""
+    known = time.monotonic() - heard < UNHEARD_S
+    return View(node=node, state="active" if known else "unknown", reason=reason)
 
 
 def _view(text: str | bytes, node: str, since: float) -> View:
@@ -116,12 +129,6 @@ def _view(text: str | bytes, node: str, since: float) -> View:
     except ValidationError:
         reason = "what this node says cannot be read (another version of lbfwd?)"
         return View(node=node, state="active", reason=reason, since=since)
-
-
-def _raised(answer: View | BaseException | None) -> View | None:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 def _yield_to_others(key: BackendKey, said: Registration, text: str) -> None:
@@ -152,38 +159,48 @@ class HttpsRegistrar:
         self._nodes = nodes
         self._tls = tls
         self._lease_s = lease_s
-        self._lost: dict[str, str] = {}
+        self._lost: dict[str, float] = {}  # since when (time.monotonic)
 
     async def announce(self, said: Said) -> Views:
         """Tell every node; see ``Registrar``."""
         pairs = [(node, key) for node in self._nodes for key in said]
         # All are waited for: whoever takes a refused registration back must come last.
-        asked = (self._put(node, key, said[key]) for node, key in pairs)
-        answers = [_raised(a) for a in await asyncio.gather(*asked, return_exceptions=True)]
-        if all(answer is None for answer in answers):
-            raise LostError("; ".join(f"{node}: {why}" for node, why in self._lost.items()))
+        answers = await asyncio.gather(*(self._put(node, key, said[key]) for node, key in pairs))
+        lost = {n: a for (n, _), a in zip(pairs, answers, strict=True) if isinstance(a, str)}
+        self._note(lost)
+        if not any(isinstance(answer, View) for answer in answers):
+            raise LostError("; ".join(f"{node}: {why}" for node, why in lost.items()))
         found: dict[BackendKey, list[View]] = {key: [] for key in said}
         for (node, key), answer in zip(pairs, answers, strict=True):
-            # Who is not reached may well send flows here.
-            found[key].append(answer or View(node=node, state="active", reason=self._lost[node]))
+            view = answer if isinstance(answer, View) else _silent(node, answer, self._lost[node])
+            found[key].append(view)
         return found
 
     async def withdraw(self, said: Said) -> None:
         """Tell every node that is reached; what was refused there is not ours."""
-        for key, registration in said.items():
-            url = f"{place(BACKENDS, key)}?{urlencode({'address': registration.address})}"
-            asked = (self._ask("DELETE", node, url) for node in self._nodes)
-            await asyncio.gather(*asked, return_exceptions=True)
+        urls = [
+            f"{place(BACKENDS, k)}?{urlencode({'address': s.address})}" for k, s in said.items()
+        ]
+        pairs = [(node, url) for node in self._nodes for url in urls]
+        asked = (self._ask("DELETE", node, url) for node, url in pairs)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for node, why in {n: a for (n, _), a in zip(pairs, answers, strict=True)}.items():
+            if isinstance(why, LostError):
+                log.warning("registration_remains", reason=f"{node}: {why}; it ends with its lease")
 
-    async def _put(self, node: str, key: BackendKey, said: Registration) -> View | None:
+    async def _put(self, node: str, key: BackendKey, said: Registration) -> View | str:
+        """Return what a node makes of it, or why it did not say."""
         body = said.model_dump(mode="json") | {"lease_s": self._lease_s}
-        answer = await self._ask("PUT", node, place(BACKENDS, key), body)
-        return None if answer is None else _view(answer, node, said.since)
+        try:
+            answer = await self._ask("PUT", node, place(BACKENDS, key), body)
+        except RegistrationError as error:
+            return View(node=node, state="refused", reason=str(error), since=said.since)
+        except LostError as error:
+            return str(error)
+        return _view(answer, node, said.since)
 
-    async def _ask(
-        self, method: str, node: str, resource: str, body: object = None
-    ) -> bytes | None:
-        """Return a node's answer; None: there was none. Raises RegistrationError."""
+    async def _ask(self, method: str, node: str, resource: str, body: object = None) -> bytes:
+        """Return a node's answer. Raises RegistrationError, or LostError: there was none."""
         url = URL(f"{node}/v1/{resource}", encoded=True)
         try:
             async with (
@@ -193,22 +210,22 @@ class HttpsRegistrar:
                 ) as response,
             ):
                 answer = await response.read()
-                problem = "" if response.status == 200 else f"status {response.status}"
-                if response.status in _REFUSED:
-                    raise RegistrationError(f"{node}: {_reason(answer, problem)}")
         except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
-            problem = getattr(error, "strerror", None) or str(error) or "no answer in time"
-        self._note(node, problem)
-        return None if problem else answer
+            reason = getattr(error, "strerror", None) or str(error) or "no answer in time"
+            raise LostError(reason) from error
+        if response.status == 200:
+            return answer
+        kind = RegistrationError if response.status in _REFUSED else LostError
+        raise kind(_reason(answer, f"status {response.status}"))
 
-    def _note(self, node: str, problem: str) -> None:
-        before = self._lost.pop(node, "")
-        if problem:
-            self._lost[node] = problem
-        if problem and not before:
-            log.warning("node_lost", node=node, reason=problem)
-        elif before and not problem:
+    def _note(self, lost: Mapping[str, str]) -> None:
+        for node, why in lost.items():
+            if node not in self._lost:
+                log.warning("node_lost", node=node, reason=why)
+        for node in self._lost.keys() - lost.keys():
             log.info("node_found", node=node)
+        now = time.monotonic()
+        self._lost = {node: self._lost.get(node, now) for node in lost}
 
 
 def _reason(answer: bytes, otherwise: str) -> str:

@@ -165,13 +165,17 @@ def _show(answer: bytes, args: argparse.Namespace) -> int:
     if args.json:
         print(answer.decode())
     elif args.action == "leave":
-        drained = json.loads(answer)["drained"]
-        print(
-            "left: no live flow" if drained else f"left after {args.drain:g} s, live flows or not"
-        )
+        print(_ending(json.loads(answer), args.drain))
     else:
         print(*_lines(json.loads(answer)), sep="\n")
     return 0
+
+
+def _ending(ending: "Any", drain_s: float) -> str:
+    drained = ending["drained"]
+    left = "left: no live flow" if drained else f"left after {drain_s:g} s, live flows or not"
+    unheard = ", ".join(ending["unheard"])
+    return f"{left}; not to be asked: {unheard}" if unheard else left
 
 
 def _lines(report: "Any") -> "list[str]":

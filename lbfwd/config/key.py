@@ -67,13 +67,24 @@ def read_secret(path: Path) -> str:
 
 def read_token(path: Path) -> str:
     """Read the token of a pool: a file as of ``read_secret``, one line. Raises KeyFileError."""
-    token = read_secret(path)
-    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+    return _token(read_secret(path))
+
+
+def read_tokens(path: Path) -> tuple[str, ...]:
+    """Read the tokens that are good for a pool: one a line, two while one is being exchanged.
+
+    Raises KeyFileError as ``read_token``.
+    """
+    return tuple(_token(line.strip()) for line in read_secret(path).split("\n"))
+
+
+def _token(text: str) -> str:
+    if not SHORTEST_TOKEN <= len(text) <= LONGEST_TOKEN or not _TOKEN.fullmatch(text):
         raise KeyFileError(
             f"the file must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} visible ASCII"
             " characters without spaces (openssl rand -hex 32)"
         )
-    return token
+    return text
 
 
 def open_at_once(path: Path) -> BinaryIO:

@@ -30,6 +30,7 @@ from lbfwd.fleet.etcd_wire import (
     EtcdUnreachable,
     Value,
 )
+from lbfwd.fleet.tls import load_identity
 
 CONNECT_S = 2.0
 ANSWER_S = 5.0
@@ -67,13 +68,20 @@ def read_access(settings: EtcdSettings, directory: Path) -> Access:
         tls = ssl.create_default_context(cafile=directory / path if path else None)
         if settings.certificate_file:
             key, path = "certificate_file", settings.certificate_file
-            tls.load_cert_chain(directory / path, directory / settings.key_file)
+            _show_certificate(tls, directory / path, directory, settings.key_file)
         key, path = "password_file", settings.password_file
         password = read_secret(directory / path) if path else ""
     except (OSError, KeyFileError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error)
         raise EtcdError(f'[etcd] {key} = "{path}": {reason}') from None
     return Access(tls, settings.user, password)
+
+
+def _show_certificate(tls: ssl.SSLContext, file: Path, directory: Path, key_file: str) -> None:
+    try:
+        load_identity(tls, file, directory / key_file)
+    except KeyFileError as error:
+        raise EtcdError(f'[etcd] key_file = "{key_file}": {error}') from None
 
 
 class Etcd:

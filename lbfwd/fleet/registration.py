@@ -6,6 +6,7 @@ In etcd it is JSON under ``backends/POOL/NAME``; over HTTPS the same JSON, witho
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from typing import Annotated, Literal
 from urllib.parse import quote, unquote
 
@@ -39,13 +40,14 @@ class Registration(BaseModel):
 class View(BaseModel):
     """What a node makes of a registration: that of ``since``, if it could be read.
 
+    ``state``: ``unknown`` where the backend has not heard of the node for a while; no node says it.
     ``flows``: live ones; None: not counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     node: str
-    state: State
+    state: State | Literal["unknown"]
     reason: str = ""
     since: float | None = None
     flows: int | None = None
@@ -61,7 +63,10 @@ def key_of(place_: str) -> BackendKey:
     pool, slash, name = place_.removeprefix(BACKENDS).partition("/")
     if not slash or "/" in name:
         raise RegistrationError(f"{place_!r}: not backends/POOL/NAME")
-    return named(unquote(pool), unquote(name))
+    key = named(unquote(pool), unquote(name))
+    if place(BACKENDS, key) != place_:  # or one backend could have several
+        raise RegistrationError(f"{place_!r}: not {place(BACKENDS, key)!r}")
+    return key
 
 
 def named(pool: str, name: str) -> BackendKey:
@@ -90,20 +95,20 @@ def dump(key: BackendKey, registration: Registration, token: str) -> str:
     return json.dumps(said | ({"proof": _proof(key, registration, token)} if token else {}))
 
 
-def read(key: BackendKey, text: str, token: str) -> Registration:
-    """Read one from etcd; where its pool has a token it must prove it. Raises RegistrationError."""
+def read(key: BackendKey, text: str, tokens: Sequence[str]) -> Registration:
+    """Read one from etcd; where its pool has tokens it must prove one. Raises RegistrationError."""
     registration = parse(text)
-    if token:
+    if tokens:
         proof = json.loads(text).get("proof")
-        right = _proof(key, registration, token)
-        if not isinstance(proof, str) or not _same(proof, right):
+        right = (_proof(key, registration, token) for token in tokens)
+        if not isinstance(proof, str) or not any(_same(proof, one) for one in right):
             raise RegistrationError(f'pool "{key[0]}": its token (token_file) was not proven')
     return registration
 
 
-def is_token(shown: str, token: str) -> bool:
-    """Tell whether a token is right, in a time that says nothing of it."""
-    return bool(token) and _same(shown, token)
+def is_token(shown: str, tokens: Sequence[str]) -> bool:
+    """Tell whether it is one of the tokens, in a time that says nothing of them."""
+    return any(_same(shown, token) for token in tokens)
 
 
 def _same(one: str, other: str) -> bool:

@@ -6,13 +6,13 @@ Whatever changes takes effect like a change of health: at once, and only in its 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from lbfwd.config import Config
-from lbfwd.config.key import KeyFileError, read_token
+from lbfwd.config.key import KeyFileError, read_tokens
 from lbfwd.fleet import registration
 from lbfwd.fleet.etcd import Etcd
 from lbfwd.fleet.etcd_wire import EtcdError, Value
@@ -51,7 +51,8 @@ class Enrolment:
         self._reconciler = reconciler
         self._observer = observer
         self._places = places
-        self._tokens: Mapping[str, str] = {}
+        self._tokens: Mapping[str, Sequence[str]] = {}
+        self._unreadable = frozenset[str]()  # pools whose token file is
         self._keys: Mapping[str, Value] | None = None
         self._seen = reconciler.base
         self._read_at = 0.0
@@ -70,9 +71,9 @@ class Enrolment:
 
     async def put(self, key: BackendKey, said: Registration, lease_s: int) -> View:
         """Take up a registration, or the sign of life of one. Raises RegistrationError."""
-        now = _now()
-        entry = Entry(said, "https", time.time(), lease_s, now + lease_s)
         async with self._lock:
+            # Its lease begins when it is taken up, however long that had to wait for a reload.
+            entry = Entry(said, "https", time.time(), lease_s, _now() + lease_s)
             new = key not in self._registry.entries
             if self._registry.put(key, entry):
                 await self._take_up()
@@ -98,11 +99,21 @@ class Enrolment:
             if self._registry.lose(key, _now(), time.time()):
                 await self._take_up()
 
-    async def token(self, pool: str) -> str:
-        """Return the token of a pool as its file has it now; empty: nobody can register there."""
+    async def tokens(self, pool: str) -> Sequence[str]:
+        """Return the tokens of a pool as its file has them now; none: nobody can register there."""
         files = _token_files(self._reconciler.base, self._places.config)
         await self._read_tokens({name: file for name, file in files.items() if name == pool})
-        return self._tokens.get(pool, "") if pool in files else ""
+        return self._tokens.get(pool, ()) if pool in files else ()
+
+    async def _read_tokens(self, files: Mapping[str, Path]) -> None:
+        """Read them as they are now. A pool whose file cannot be read lets nobody in."""
+        found, problems = await in_thread(None, _tokens, files)
+        for pool in problems.keys() - self._unreadable:
+            self._log.error("registration_token_lost", pool=pool, reason=problems[pool])
+        for pool in found.keys() & self._unreadable:
+            self._log.info("registration_token_found", pool=pool)
+        self._unreadable = (self._unreadable - files.keys()) | problems.keys()
+        self._tokens = {p: t for p, t in self._tokens.items() if p not in files} | found
 
     async def view(self, key: BackendKey, counted: float | None = None) -> View:
         """Return what this node makes of a registration.
@@ -149,13 +160,19 @@ class Enrolment:
         for pool, name in dropped:
             self._log.info("backend_unregistered", pool=pool, backend=name)
         other = config is not self._seen  # other pools, other tokens
-        # A token file may have been exchanged after what it is to prove.
-        again = self._registry.bad and now >= self._read_at + AGAIN_S
-        if self._keys is not None and (other or again):
+        if self._keys is not None and (other or await self._is_to_be_read_again(now)):
             changed = await self._read(self._keys) or other or changed
         self._seen = config
         if changed:
             await self._take_up()
+
+    async def _is_to_be_read_again(self, now: float) -> bool:
+        """Whether a token file may say something else now of what etcd holds."""
+        if now < self._read_at + AGAIN_S:
+            return False
+        before, self._read_at = self._tokens, now
+        await self._read_tokens(_token_files(self._reconciler.base, self._places.config))
+        return bool(self._registry.bad) or self._tokens != before
 
     async def _follow(self, etcd: Etcd) -> None:
         async with aclosing(etcd.follow(BACKENDS)) as states:
@@ -199,13 +216,9 @@ class Enrolment:
         except OSError as error:
             self._log.error("registrations_not_kept", reason=describe(error))
 
-    async def _read_tokens(self, files: Mapping[str, Path]) -> None:
-        # One that cannot be read at this moment stays what it was.
-        self._tokens = {**self._tokens, **await in_thread(None, _tokens, files)}
-
 
 def read_all(
-    keys: Mapping[str, Value], config: Config, tokens: Mapping[str, str]
+    keys: Mapping[str, Value], config: Config, tokens: Mapping[str, Sequence[str]]
 ) -> tuple[dict[BackendKey, Registration], dict[BackendKey, Bad]]:
     """Read what etcd holds; returns the registrations, and why others are none. Pure."""
     guarded = {p.name: bool(p.registration.token_file) for p in config.pools if p.registration}
@@ -219,7 +232,7 @@ def read_all(
                     raise RegistrationError(no_pool(key[0]))
                 if guarded[key[0]] and not tokens.get(key[0]):
                     raise RegistrationError(f'pool "{key[0]}": this node cannot read its token')
-                found[key] = registration.read(key, value.text, tokens.get(key[0], ""))
+                found[key] = registration.read(key, value.text, tokens.get(key[0], ()))
             except RegistrationError as error:
                 bad[key] = Bad(str(error), _since(value.text))
     return found, bad
@@ -240,12 +253,16 @@ def _token_files(config: Config, directory: Path) -> dict[str, Path]:
     }
 
 
-def _tokens(files: Mapping[str, Path]) -> dict[str, str]:
-    found = {}
+def _tokens(files: Mapping[str, Path]) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
+    """Return the tokens by pool, and why others cannot be read."""
+    found: dict[str, Sequence[str]] = {}
+    problems = {}
     for pool, file in files.items():
-        with contextlib.suppress(KeyFileError):
-            found[pool] = read_token(file)
-    return found
+        try:
+            found[pool] = read_tokens(file)
+        except KeyFileError as error:
+            problems[pool] = f"{file}: {error}"
+    return found, problems
 
 
 def _now() -> float:
@@ -267,6 +284,6 @@ async def registered(config: Config, places: Places, etcd: Etcd | None) -> Regis
         return registry_
     with contextlib.suppress(EtcdError):  # it is in the log, and what is on disk holds
         keys, _revision = await etcd.get_prefix(BACKENDS)
-        tokens = await in_thread(None, _tokens, _token_files(config, places.config))
+        tokens, _ = await in_thread(None, _tokens, _token_files(config, places.config))
         registry_.told(*await in_thread(None, read_all, keys, config, tokens), now, epoch)
     return registry_

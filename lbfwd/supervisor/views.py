@@ -5,6 +5,7 @@ Under a lease: what a node that is gone has said goes, too.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import quote
 
 from lbfwd.fleet import registration
 from lbfwd.fleet.etcd import Etcd
@@ -13,9 +14,9 @@ from lbfwd.fleet.registration import VIEWS, View
 from lbfwd.health.standing import BackendKey
 from lbfwd.supervisor import log
 
-LEASE_S = 30
+LEASE_S = 10  # for so long a backend that leaves waits for a node that is gone
 PERIOD_S = 0.5
-RENEW_S = 10.0
+RENEW_S = 3.0
 AGAIN_S = 5.0
 
 Look = Callable[[], Awaitable[Mapping[BackendKey, View]]]
@@ -46,13 +47,14 @@ class Views:
 
     async def _write(self, views: Mapping[BackendKey, View]) -> None:
         wanted = {
-            f"{registration.place(VIEWS, key)}/{view.node}": view.model_dump_json()
+            f"{registration.place(VIEWS, key)}/{quote(view.node, safe='')}": view.model_dump_json()
             for key, view in views.items()
         }
         if wanted or self._written:
             await self._renew()
         for place, text in wanted.items():
             if self._written.get(place) != text:
+                await self._renew()  # thousands take longer than the lease
                 await self._etcd.put(place, text, self._lease)
                 self._written[place] = text
         for place in self._written.keys() - wanted.keys():

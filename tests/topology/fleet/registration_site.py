@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ class Site:
         (directory / "token").write_text(TOKEN)
         (directory / "token").chmod(0o600)
         if way == "etcd":
-            self._start_etcd()
+            self.etcd = start_etcd(self.network.router, directory)
         self.backends = {
             p.name: Backend(self.network.backends[p.name], p, directory) for p in PLACES
         }
@@ -183,48 +183,68 @@ class Site:
         return self.backends[name].start("join", *self.options(name))
 
     def backend(self, name: str) -> dict[str, Any]:
-        """Return a backend's status; empty: it is not in the pool."""
-        (pool,) = self.node.status()["pools"]
-        return next((b for b in pool["backends"] if b["name"] == name), {})
+        return backend_at(self.node, name)
 
     def until(self, name: str, condition: str, longest_s: float = START_S) -> dict[str, Any]:
-        """Wait for a backend's condition; empty: until it is not in the pool any more."""
-
-        def so() -> bool:
-            found.append(self.backend(name))
-            return found[-1].get("condition", "") == condition
-
-        found: list[dict[str, Any]] = []
-        eventually(so, longest_s, f"{name} is {condition or 'gone from the pool'}")
-        return found[-1]
+        return until(self.node, name, condition, longest_s)
 
     def names(self, count: int = 24) -> set[str]:
-        """Return which backends answer new connections."""
-        fetch = ("curl", "-sS", "--max-time", "5", f"http://{VIPS[4]}/name")
-        return {self.network.client.run(*fetch) for _ in range(count)}
+        return names(self.network.client, VIPS[4], count)
 
     def download(self, name: str) -> "Download":
-        """Begin a long download of a file that every backend has."""
-        for backend in self.backends.values():
-            (backend.root / "files" / name).write_bytes(bytes(DOWNLOAD_BYTES))
-        return Download(self.network.client, name, self.directory / f"{name}.size")
+        return download(self.network.client, self.backends, self.directory, name)
 
     def kept(self) -> list[str]:
         document = json.loads((self.directory / "state" / "registrations.json").read_text())
         return [row["name"] for row in document["registrations"]]
 
-    def _start_etcd(self) -> None:
-        router = self.network.router
-        with (self.directory / "etcd.log").open("w") as log:
-            self.etcd = router.start(
-                *("etcd", "--data-dir", str(self.directory / "etcd"), "--log-level", "error"),
-                *("--heartbeat-interval", "20", "--election-timeout", "200"),
-                *("--listen-client-urls", "http://0.0.0.0:2379"),
-                *("--advertise-client-urls", ETCD),
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        ask = ("curl", "-sS", "-m", "2", f"{ETCD}/v3/kv/range", "-d", '{"key":"AA=="}')
-        eventually(lambda: router.run(*ask, check=False), START_S, "etcd serves")
+
+def backend_at(node: Node, name: str) -> dict[str, Any]:
+    """Return a backend's status; empty: it is not in the pool."""
+    (pool,) = node.status()["pools"]
+    return next((b for b in pool["backends"] if b["name"] == name), {})
+
+
+def until(node: Node, name: str, condition: str, longest_s: float = START_S) -> dict[str, Any]:
+    """Wait for a backend's condition; empty: until it is not in the pool any more."""
+
+    def so() -> bool:
+        found.append(backend_at(node, name))
+        return found[-1].get("condition", "") == condition
+
+    found: list[dict[str, Any]] = []
+    eventually(so, longest_s, f"{name} is {condition or 'gone from the pool'}")
+    return found[-1]
+
+
+def names(client: Host, vip: str, count: int) -> set[str]:
+    """Return which backends answer new connections."""
+    fetch = ("curl", "-sS", "--max-time", "5", f"http://{vip}/name")
+    return {client.run(*fetch) for _ in range(count)}
+
+
+def download(
+    client: Host, backends: Mapping[str, Backend], directory: Path, name: str
+) -> "Download":
+    """Begin a long download of a file that every backend has."""
+    for backend in backends.values():
+        (backend.root / "files" / name).write_bytes(bytes(DOWNLOAD_BYTES))
+    return Download(client, name, directory / f"{name}.size")
+
+
+def start_etcd(router: Host, directory: Path) -> "subprocess.Popen[Any]":
+    """Start an etcd, and wait until it serves."""
+    with (directory / "etcd.log").open("w") as log:
+        etcd = router.start(
+            *("etcd", "--data-dir", str(directory / "etcd"), "--log-level", "error"),
+            *("--heartbeat-interval", "20", "--election-timeout", "200"),
+            *("--listen-client-urls", "http://0.0.0.0:2379"),
+            *("--advertise-client-urls", ETCD),
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    ask = ("curl", "-sS", "-m", "2", f"{ETCD}/v3/kv/range", "-d", '{"key":"AA=="}')
+    eventually(lambda: router.run(*ask, check=False), START_S, "etcd serves")
+    return etcd
 
 
 def kill(process: "subprocess.Popen[Any]") -> None:

@@ -81,7 +81,7 @@ def test_reload_tells_what_changed(ask: Callable[..., Any], tmp_path: Path) -> N
     code, _, body = ask(node, raw, tmp_path / "admin.sock", "POST /v1/reload")
     assert (code, node.reloads) == (200, 1)
     change = {"key": 'pool "web".table_size', "old": "251", "new": "257"}
-    assert body == {"generation": 7, "changes": [change]}
+    assert body == {"generation": 7, "changes": [change], "not_kept": ""}
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,13 @@ def test_the_reload_verb_prints_changes(
 ) -> None:
     assert ask(Node(), main, ["reload", "--runtime-dir", str(tmp_path)]) == 0
     assert 'pool "web".table_size: 251 -> 257' in capsys.readouterr().out
+
+
+def test_the_reload_verb_tells_that_a_full_disk_keeps_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reload_verb.show(b'{"generation": 7, "changes": [], "not_kept": "/f: No space left"}')
+    assert capsys.readouterr().err == "not kept on disk: /f: No space left\n"
 
 
 def test_the_reload_verb_prints_problems(

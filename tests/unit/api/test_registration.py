@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,7 +14,7 @@ from lbfwd.api.registration import BURST, LARGEST_BODY, LOG_S, MOST_ADDRESSES, M
 from lbfwd.fleet.registration import Registration, RegistrationError, View
 from lbfwd.health.standing import BackendKey
 
-TOKEN = "0123456789abcdef"
+TOKEN, OTHER = "0123456789abcdef", "fedcba9876543210"
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PATH = "/v1/backends/web/a"
 BODY = {"address": "10.0.0.11", "weight": 2, "state": "paused", "since": 1.5, "lease_s": 7}
@@ -41,8 +41,8 @@ class Enrolling:
         self.told.append(("view", key))
         return VIEW
 
-    async def token(self, pool: str) -> str:
-        return TOKEN if pool == "web" else ""
+    async def tokens(self, pool: str) -> Sequence[str]:
+        return (TOKEN, OTHER) if pool == "web" else ()
 
 
 Work = Callable[[TestClient[Any, Any]], Awaitable[None]]
@@ -64,7 +64,8 @@ def test_a_registration_is_passed_on_and_answered() -> None:
             assert (answer.status, View.model_validate(await answer.json())) == (200, VIEW)
         async with client.get(PATH, headers=AUTH) as answer:
             assert View.model_validate(await answer.json()) == VIEW
-        async with client.delete(f"{PATH}?address=10.0.0.11", headers=AUTH) as answer:
+        other = {"Authorization": f"Bearer {OTHER}"}
+        async with client.delete(f"{PATH}?address=10.0.0.11", headers=other) as answer:
             assert answer.status == 200
 
     serve(enrolling, work)

@@ -107,14 +107,53 @@ def test_leaving_waits_until_every_node_has_said_twice_that_it_has_no_flow(
     answers: list[Sequence[View]], looks: int
 ) -> None:
     registrar = Registrar(*answers)
-    assert asyncio.run(agent(registrar).leave(60.0))
+    assert asyncio.run(agent(registrar).leave(60.0)).drained
     assert registrar.told == ["paused"] * looks + ["withdrawn"]
 
 
-@pytest.mark.parametrize("answer", [[ACTIVE], [paused(1)], [], LostError("away")])
+UNKNOWN = View(node="lb2", state="unknown", reason="no answer in time")
+
+
+def test_leaving_names_who_cannot_be_asked_and_does_not_wait_for_it() -> None:
+    registrar = Registrar([paused(0), UNKNOWN])
+    ending = asyncio.run(agent(registrar).leave(3600.0))
+    assert (ending.drained, ending.unheard) == (True, ("lb2",))
+
+
+REFUSED = View(node="lb2", state="refused", reason="outside")
+
+
+def test_pausing_is_told_where_only_one_node_refuses() -> None:
+    registrar = Registrar([ACTIVE], [paused(0), REFUSED])
+
+    async def main() -> Any:
+        one = agent(registrar)
+        await one.resume()
+        return await one.pause()
+
+    report = asyncio.run(main())
+    assert report.problem == "lb2: outside"
+    assert [node.state for node in report.pools[0].nodes] == ["paused", "refused"]
+
+
+def test_refused_by_one_node_at_first_it_takes_everything_back() -> None:
+    registrar = Registrar([ACTIVE, REFUSED])
+    with pytest.raises(RegistrationError, match="lb2: outside"):
+        asyncio.run(agent(registrar).run())
+    assert registrar.told == ["active", "withdrawn"]
+
+
+def test_leaving_waits_its_time_for_a_node_that_refuses_by_now() -> None:
+    """It may have live flows of ours until our lease there has ended."""
+    registrar = Registrar([ACTIVE], [paused(0), REFUSED])
+    assert not asyncio.run(agent(registrar).leave(0.02)).drained
+    assert registrar.told[-1] == "withdrawn"
+
+
+@pytest.mark.parametrize("answer", [[ACTIVE], [paused(1)], [], [UNKNOWN], LostError("away")])
 def test_leaving_ends_with_its_time(answer: Any) -> None:
     registrar = Registrar(answer)
-    assert not asyncio.run(agent(registrar).leave(0.02))
+    assert not asyncio.run(agent(registrar).leave(0.02)).drained
     assert registrar.told[-1] == "withdrawn"
 
 

@@ -61,7 +61,7 @@ def test_the_end_waits_for_no_longer_leave_and_nothing_stays_registered(
         leaving.start()
         eventually(lambda: "paused" in registrar.told, LONG_S, "it leaves")
     leaving.join(LONG_S)
-    assert answers == [{"drained": False}]
+    assert answers == [{"drained": False, "unheard": []}]
     assert (registrar.told[-1], registrar.told.count("withdrawn")) == ("withdrawn", 1)
 
 

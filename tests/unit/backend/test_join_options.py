@@ -10,6 +10,10 @@ from lbfwd.cli.main import main
 
 ETCD = ("--etcd", "http://10.0.0.5:2379")
 NODE = ("--node", "https://lb1:9443", "--token-file", "t")
+URL = (
+    'a URL such as "https://lb1:9443" or "https://[2001:db8::1]:9443", with a port and nothing'
+    " behind it"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +37,11 @@ def complaints(capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
         (("--pool", "web", *ETCD, *NODE), "either --etcd or --node https://HOST:PORT"),
         (("--pool", "web", *NODE[:2]), "--token-file: required with --node https://…"),
         (("--pool", "web", *NODE, "--node", "http://lb2:9443"),
-         '--node http://lb2:9443: a URL such as "https://lb1:9443", with a port and nothing'
-         " behind it"),
+         f"--node http://lb2:9443: {URL}"),
+        (("--pool", "web", *NODE, "--node", "https://2001:db8::1"),
+         f"--node https://2001:db8::1: {URL}"),
+        (("--pool", "web", *NODE, "--node", "https://lb2:65536"),
+         f"--node https://lb2:65536: {URL}"),
         (("--pool", "web", *ETCD, "--lease", "1"), "--lease 1: 2 to 300 seconds"),
         (("--pool", "web", *ETCD, "--weight", "65536"), "--weight 65536: 0 to 65535"),
         (("--pool", "-", *ETCD), "--pool -: a name is 1 to 64 letters, digits or . _ : / [ ] - and"
@@ -79,3 +86,16 @@ def test_without_a_join_the_others_say_where_they_looked(
 ) -> None:
     assert main(["backend", action, "--runtime-dir", str(tmp_path)]) == 1
     assert f"{tmp_path}/backend.sock: no lbfwd runs there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_token_that_others_can_read_is_refused_by_its_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, mode: int
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef")
+    file.chmod(mode)
+    node = ("--node", "https://127.0.0.1:1", "--token-file", str(file))
+    rule = f"group and others must have no access (mode {mode:04o}): chmod 0600"
+    options = ("--pool", "web", *node, "--address", "10.0.0.1", "--runtime-dir", str(tmp_path))
+    assert complaints(capsys, *options) == [f"--token-file {file}: {rule}"]

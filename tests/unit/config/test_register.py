@@ -108,6 +108,11 @@ def test_the_token_is_looked_at_when_the_file_is_read(tmp_path: Path) -> None:
     assert "chmod 0600" in rule()
     token.chmod(0o600)
     load(file)
+    assert load(file).pools[0].registration
+    token.write_text("0123456789abcdef\nfedcba9876543210\n")
+    assert load(file).pools[0].registration
+    token.write_text("0123456789abcdef\nshort\n")
+    assert rule().startswith("the file must hold a token of 16 to 1024")
     token.write_text("short")
     assert rule().startswith("the file must hold a token of 16 to 1024 visible ASCII characters")
     token.write_text("two words of a token")

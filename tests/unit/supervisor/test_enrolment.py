@@ -8,6 +8,7 @@ from typing import Any, cast
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from structlog.testing import capture_logs
 
 from lbfwd.config import Config, parse
 from lbfwd.demo.lab import eventually
@@ -34,13 +35,22 @@ def test_what_etcd_holds_is_read_and_what_is_none_is_named() -> None:
     good, now = said("10.0.0.12"), said("10.0.0.13", since=2.0)
     held = keys((KEY, dump(KEY, good, TOKEN)), (("web", "b"), dump(KEY, now, TOKEN)),
                 (("web", "c"), "no JSON"), (("mail", "a"), dump(KEY, good, "")))  # fmt: skip
-    found, bad = read_all({**held, "backends/strange": Value("x", 1)}, GUARDED, {"web": TOKEN})
+    found, bad = read_all({**held, "backends/strange": Value("x", 1)}, GUARDED, {"web": [TOKEN]})
     assert found == {KEY: good}
     assert {key: (b.reason.split(":")[0], b.since) for key, b in bad.items()} == {
         ("web", "b"): ('pool "web"', 2.0),
         ("web", "c"): ("registration", None),
         ("mail", "a"): ('pool "mail"', 1.0),
     }
+
+
+def test_both_tokens_are_good_while_one_is_exchanged() -> None:
+    new, other = TOKEN[::-1], said("10.0.0.13")
+    b, c = ("web", "b"), ("web", "c")
+    held = keys((KEY, dump(KEY, said("10.0.0.12"), TOKEN)), (b, dump(b, other, new)),
+                (c, dump(c, other, TOKEN + new)))  # fmt: skip
+    found, bad = read_all(held, GUARDED, {"web": (TOKEN, new)})
+    assert (set(found), set(bad)) == ({KEY, b}, {c})
 
 
 def test_without_its_token_a_node_believes_nobody() -> None:
@@ -113,6 +123,25 @@ def test_nobody_takes_back_what_is_anothers(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_lease_begins_when_it_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign of life that waited for a reload longer than its lease was lost at once."""
+    now = [100.0]
+    monkeypatch.setattr(module, "_now", lambda: now[0])
+
+    async def main() -> float:
+        enrolment, node = made(tmp_path)
+        async with enrolment._lock:
+            waiting = asyncio.create_task(enrolment.put(KEY, said("10.0.0.12"), 2))
+            await asyncio.sleep(0)  # it has begun, and waits
+            now[0] = 110.0
+        await waiting
+        return node.registry.entries[KEY].until
+
+    assert asyncio.run(main()) == 112.0
+
+
 def test_flows_are_counted_for_those_who_wait(tmp_path: Path) -> None:
     async def main() -> None:
         enrolment, node = made(tmp_path)
@@ -124,19 +153,29 @@ def test_flows_are_counted_for_those_who_wait(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_token_is_read_anew_and_kept_while_its_file_cannot_be_read(tmp_path: Path) -> None:
+def test_a_token_is_read_anew_and_nobody_is_let_in_without_its_file(tmp_path: Path) -> None:
     async def main() -> None:
         enrolment, _node = made(tmp_path, GUARDED)
         file = tmp_path / "token"
         for text in (TOKEN, TOKEN[::-1]):
             file.write_text(text)
             file.chmod(0o600)
-            assert await enrolment.token("web") == text
+            assert await enrolment.tokens("web") == (text,)
         file.unlink()
-        assert await enrolment.token("web") == TOKEN[::-1]
-        assert await enrolment.token("closed") == await enrolment.token("none") == ""
+        for _ in range(3):
+            assert await enrolment.tokens("web") == ()
+        file.touch(mode=0o600)
+        file.write_text(TOKEN)
+        assert await enrolment.tokens("web") == (TOKEN,)
+        assert await enrolment.tokens("closed") == await enrolment.tokens("none") == ()
 
-    asyncio.run(main())
+    with capture_logs() as logs:
+        asyncio.run(main())
+    reason = f"{tmp_path / 'token'}: cannot be read: No such file or directory"
+    assert logs == [
+        {"event": "registration_token_lost", "log_level": "error", "pool": "web", "reason": reason},
+        {"event": "registration_token_found", "log_level": "info", "pool": "web"},
+    ]
 
 
 class Etcd:
@@ -171,6 +210,29 @@ def test_a_token_file_that_is_exchanged_after_the_backends_lets_them_in(
         await asyncio.to_thread(eventually, lambda: KEY in node.registry.entries, 10.0, "let in")
         running.cancel()
         assert node.registry.bad == {}
+
+    asyncio.run(main())
+
+
+def test_who_registered_in_etcd_is_out_when_the_token_file_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    monkeypatch.setattr(module, "Views", Mock(return_value=Mock(run=AsyncMock())))
+
+    async def main() -> None:
+        enrolment, node = made(tmp_path, GUARDED)
+        (tmp_path / "token").touch(mode=0o600)
+        (tmp_path / "token").write_text(TOKEN)
+        etcd = Etcd(keys((KEY, dump(KEY, said("10.0.0.12"), TOKEN))))
+        running = asyncio.create_task(enrolment.run(cast("Any", etcd)))
+        await asyncio.to_thread(eventually, lambda: KEY in node.registry.entries, 10.0, "let in")
+        (tmp_path / "token").unlink()
+        await asyncio.to_thread(eventually, lambda: KEY in node.registry.bad, 10.0, "refused")
+        running.cancel()
+        assert node.registry.entries[KEY].lost is not None
+        assert node.registry.bad[KEY].reason == 'pool "web": this node cannot read its token'
 
     asyncio.run(main())
 
