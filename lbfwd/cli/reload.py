@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from functools import partial
 
 from lbfwd.cli.ask import add_options, change, seconds
@@ -39,6 +40,8 @@ def show(body: bytes, confirm_s: float | None = None) -> None:
     for item in answer["changes"]:
         print(f"{item['key']}: {item['old']} -> {item['new']}")
     print(f"reloaded: generation {answer['generation']}, {len(answer['changes'])} changes")
+    if answer.get("not_kept"):
+        print(f"not kept on disk: {answer['not_kept']}", file=sys.stderr)
     if confirm_s is not None and answer["changes"]:
         print(f"goes back in {confirm_s:g} s unless confirmed: lbfwd confirm")
 

@@ -20,17 +20,17 @@ from lbfwd.config.key import (
     open_at_once,
     parse_key,
     read_key_file,
-    read_token,
+    read_tokens,
 )
 from lbfwd.config.machine import Machine, lacking
 from lbfwd.config.model import Config
 from lbfwd.config.once import Memo, Reading
 from lbfwd.config.problem import MISSING, ConfigError, Finding, Problem, hidden, hide, show
 from lbfwd.config.rules import cross_check
-from lbfwd.config.shared import Shared, join, wants_shared
+from lbfwd.config.shared import Shared, join, stands_alone, wants_shared
 from lbfwd.config.translate import Places, findings
 
-MAX_FILE_BYTES = 32 * 1024 * 1024  # the largest services and pools we hold, written out: 15 MB
+MAX_FILE_BYTES = 32 * 1024 * 1024  # room for the most services and pools we hold, written out
 _TOML_PLACE = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
 _PLACEHOLDER = HashKey(bytes(16))  # stands for a key that was refused; never leaves this module
 
@@ -108,6 +108,15 @@ def read_etcd(path: Path) -> EtcdSettings:
         return read(text, path).etcd  # raises all that is wrong, in an operator's words
 
 
+def replaces(path: Path, shared: Shared) -> bool:
+    """Tell whether a file has pools and services itself in the place of a shared part's.
+
+    Raises ConfigError: one of them cannot be read.
+    """
+    local = _document(read_text(path), str(path))
+    return stands_alone(local, _document(shared.text, shared.name))
+
+
 def read_text(path: Path) -> str:
     """Read a file as a whole. Raises ConfigError: it cannot be, or was written to meanwhile."""
     file = str(path)
@@ -165,7 +174,8 @@ def _config(  # noqa: PLR0913, PLR0917 - all that decides whether it is good
     for finding in own:
         mark_bad(document, finding.location)
     first = [key] if isinstance(key, Finding) else []
-    found = [*first, *unreadable, *own, *cross_check(document, places.key)]
+    settled = reading.settled({service.vip for service in config.services}) if config else ()
+    found = [*first, *unreadable, *own, *cross_check(document, places.key, settled)]
     if machine:
         found += lacking(
             _array(document, "node", "interfaces"), _array(document, "workers", "cpus"), machine
@@ -183,7 +193,7 @@ def _unreadable_tokens(document: Document, directory: Path) -> Iterator[Finding]
         file = register.get("token_file") if isinstance(register, dict) else None
         if isinstance(file, str) and file:
             try:
-                read_token(directory / file)
+                read_tokens(directory / file)
             except KeyFileError as error:
                 yield Finding((*at, "register", "token_file"), show(file), str(error))
 

@@ -4,7 +4,7 @@ After most changes nearly all of a hundred thousand backends are said as before.
 two configurations then sees at once what is the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -16,21 +16,36 @@ Said = tuple[object, object, object]
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
 
 
-class _Named(Protocol):
+class _Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def address(self) -> object: ...
+
+
+class _Pool(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def backends(self) -> Sequence[_Backend]: ...
+
 
 Item = TypeVar("Item")
-Named = TypeVar("Named", bound=_Named)
+Pool = TypeVar("Pool", bound=_Pool)
 
 
 @dataclass(frozen=True)
 class Parts:
     """The parts of a configuration: backends by what the file says of them, pools by name."""
 
-    backends: dict[Said, Any] = field(default_factory=dict)
+    backends: dict[Said | None, Any] = field(default_factory=dict)
     pools: dict[str, Any] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+    """Places of the pools that have the same backends as before, but for weights."""
+    vips: set[object] = field(default_factory=set)
+    """Of all services."""
 
 
 class Memo:
@@ -60,6 +75,14 @@ class Reading:
     before: Parts
     now: Parts = field(default_factory=Parts)
 
+    def settled(self, vips: Collection[object]) -> Collection[int]:
+        """Return the places of pools whose names and addresses need not be checked: they were.
+
+        ``vips``: those of this configuration, which no backend may have.
+        """
+        self.now.vips.update(vips)
+        return self.now.settled if self.now.vips <= self.before.vips else ()
+
 
 def backends_once(
     value: object, validate: Callable[[object], tuple[Item, ...]], info: ValidationInfo[Any]
@@ -69,9 +92,10 @@ def backends_once(
         return validate(value)
     before, now = info.context.before.backends, info.context.now.backends
     said = list(map(_said, value))
-    known = [before.get(key) or now.get(key) if key else None for key in said]
-    found = validate([old or item for old, item in zip(known, value, strict=True)])
-    now.update((key, item) for key, item in zip(said, found, strict=True) if key)
+    rows = zip(map(before.get, said), said, value, strict=True)
+    found = validate([old or now.get(key) or item for old, key, item in rows])
+    now.update(zip(said, found, strict=True))
+    now.pop(None, None)  # whatever it was, another need not be the same
     return found
 
 
@@ -84,11 +108,22 @@ def _said(table: object) -> Said | None:
     return said if plain and len(table) == len(said) - said.count(None) else None
 
 
-def pools_once(pools: tuple[Named, ...], info: ValidationInfo[Any]) -> tuple[Named, ...]:
+def pools_once(pools: tuple[Pool, ...], info: ValidationInfo[Any]) -> tuple[Pool, ...]:
     """Put in what is equal from before (pydantic's after validator)."""
     if not isinstance(info.context, Reading):
         return pools
-    before: Mapping[str, Named] = info.context.before.pools
-    same = tuple(old if (old := before.get(p.name)) == p and old else p for p in pools)
-    info.context.now.pools.update((pool.name, pool) for pool in same)
+    before: Mapping[str, Pool] = info.context.before.pools
+    now = info.context.now
+    pairs = [(before.get(pool.name), pool) for pool in pools]
+    now.settled.update(n for n, (old, pool) in enumerate(pairs) if old and _same_places(old, pool))
+    same = tuple(old if old == pool and old else pool for old, pool in pairs)
+    now.pools.update((pool.name, pool) for pool in same)
     return same
+
+
+def _same_places(one: _Pool, other: _Pool) -> bool:
+    """Tell whether two pools have the same backends, weights aside, in the same order."""
+    pairs = zip(one.backends, other.backends, strict=False)
+    return len(one.backends) == len(other.backends) and all(
+        a.name == b.name and a.address == b.address for a, b in pairs if a is not b
+    )

@@ -5,8 +5,9 @@ keeps silent, so that nobody is told of what only follows from another mistake.
 """
 
 import mmap
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -28,9 +29,15 @@ KeyOf = Callable[[Location], str]
 _PAGE_KIB = mmap.PAGESIZE // 1024
 
 
-def cross_check(document: Document, key_of: KeyOf) -> Iterator[Finding]:
-    """Yield what is wrong between keys; ``key_of`` turns a location into its key path."""
-    pools = [_Pool.read(at, pool) for at, pool in tables(document, "pool")]
+def cross_check(
+    document: Document, key_of: KeyOf, settled: Collection[int] = ()
+) -> Iterator[Finding]:
+    """Yield what is wrong between keys; ``key_of`` turns a location into its key path.
+
+    ``settled``: places of pools whose names and addresses are known to be right, repetitions and
+    VIPs considered: there may be very many.
+    """
+    pools = [_Pool(at, pool, at[1] in settled) for at, pool in tables(document, "pool")]
     yield from _workers(document, key_of)
     yield from _pool_names(pools, key_of)
     for pool in pools:
@@ -52,20 +59,27 @@ def _address(table: Document, key: str) -> Any:
 
 @dataclass(frozen=True)
 class _Pool:
-    """A pool, where it stands, those of its backends that are tables, and their addresses."""
+    """A pool, where it stands, and whether its backends are known to be right."""
 
     at: Location
     table: Document
-    backends: Sequence[tuple[int, Document]]
-    addresses: Sequence[Any]
+    settled: bool
 
-    @classmethod
-    def read(cls, at: Location, pool: Document) -> "_Pool":
-        """Look at each backend once: there may be very many."""
-        items = pool.get("backends")
+    @cached_property
+    def backends(self) -> Sequence[tuple[int, Document]]:
+        """Those that are tables, with their numbers."""
+        items = self.table.get("backends")
         numbered = enumerate(items if isinstance(items, list) else ())
-        backends = [(index, item) for index, item in numbered if isinstance(item, dict)]
-        return cls(at, pool, backends, [_address(item, "address") for _, item in backends])
+        return [(index, item) for index, item in numbered if isinstance(item, dict)]
+
+    @cached_property
+    def addresses(self) -> Sequence[Any]:
+        """The addresses of these."""
+        return [_address(item, "address") for _, item in self.backends]
+
+    def count(self) -> int:
+        """Return how many backends there are."""
+        return len(self.table.get("backends", ()) if self.settled else self.backends)
 
     def place(self, index: int) -> Location:
         """Return where a backend stands."""
@@ -135,13 +149,15 @@ def _pool_names(pools: Sequence[_Pool], key_of: KeyOf) -> Iterator[Finding]:
         if first := taken.by(name, pool.at):
             rule = f"two pools cannot have one name; {key_of(first)} has it already"
             yield Finding((*pool.at, "name"), show(name), rule)
-    backends = sum(len(pool.backends) for pool in pools)
+    backends = sum(pool.count() for pool in pools)
     if backends > MAX_BACKENDS:
         rule = f"all pools together hold at most {MAX_BACKENDS} backends"
         yield Finding(("pool",), f"({backends} backends)", rule)
 
 
 def _backends(pool: _Pool) -> Iterator[Finding]:
+    if pool.settled:
+        return
     pairs = zip(pool.addresses, pool.backends, strict=True)
     names = [backend.get("name", address) for address, (_, backend) in pairs]
     if _repeated(pool.addresses) or _repeated(names):
@@ -219,7 +235,7 @@ def _vips_used_otherwise(
         vips.setdefault(_address(service, "vip"), at)
     vips.pop(BAD, None)
     for pool in pools:
-        if vips.keys().isdisjoint(pool.addresses):
+        if pool.settled or vips.keys().isdisjoint(pool.addresses):
             continue
         for (index, backend), address in zip(pool.backends, pool.addresses, strict=True):
             if service_at := vips.get(address):

@@ -1,7 +1,9 @@
 """The part of a configuration that all nodes share, and that may come from etcd. Pure."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lbfwd.config.document import Document
 from lbfwd.config.problem import ConfigError, Problem, hidden
@@ -18,6 +20,11 @@ class Shared:
     name: str = field(compare=False)
     revision: int
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits over the text, BLAKE2b."""
+        return hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()
+
     def __repr__(self) -> str:
         """Leave the text out: what somebody wrote into etcd may hold what it should not."""
         return f"Shared({self.name!r}, revision {self.revision})"
@@ -27,6 +34,12 @@ def wants_shared(local: Document) -> bool:
     """Tell whether a node's own file leaves the shared part to etcd."""
     etcd = local.get("etcd")
     return isinstance(etcd, dict) and bool(etcd.get("endpoints"))
+
+
+def stands_alone(local: Document, shared: Document) -> bool:
+    """Tell whether a node's own file has all kinds of things to forward that a shared part has."""
+    kinds = {"pool", "service"} & shared.keys()
+    return bool(kinds) and kinds <= local.keys()
 
 
 def join(local: Document, shared: Document, file: str, name: str) -> Document:

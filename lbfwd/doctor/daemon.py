@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 
 from lbfwd import __version__
+from lbfwd.config import Config
 from lbfwd.config.machine import ranges
+from lbfwd.config.model import RegisteredBackend
 from lbfwd.doctor.facts import NodeFacts
 from lbfwd.doctor.finding import Finding, broken, ok, warn
+from lbfwd.health.question import questions
+from lbfwd.supervisor.status import Status
 from lbfwd.tune.rules import OPTMEM_BYTES
 
 FILES_SPARE = 512
@@ -100,7 +104,8 @@ def _filters(facts: NodeFacts) -> Iterator[Finding]:
 def _neighbours(facts: NodeFacts) -> Iterator[Finding]:
     if facts.config is None:
         return
-    addresses = {b.address for pool in facts.config.pools for b in pool.backends}
+    config = _with_registered(facts.config, facts.status)
+    addresses = {b.address for pool in config.pools for b in pool.backends}
     for version in (4, 6):
         count = sum(address.version == version for address in addresses)
         path = f"ipv{version}/neigh/default/gc_thresh3"
@@ -115,13 +120,31 @@ def _neighbours(facts: NodeFacts) -> Iterator[Finding]:
 def _files(facts: NodeFacts) -> Iterator[Finding]:
     if facts.config is None or facts.files_limit is None:
         return
-    probed = sum(len(p.backends) for p in facts.config.pools if p.health.type != "none")
+    asked = questions(_with_registered(facts.config, facts.status)).values()
+    probes = len({question for several in asked for question in several})
     rings = len(facts.config.workers.cpus) * len(facts.config.node.interfaces)
-    if (needed := probed + 2 * rings + FILES_SPARE) > facts.files_limit:
+    if (needed := probes + 2 * rings + FILES_SPARE) > facts.files_limit:
         what = f"lbfwd may open {facts.files_limit} files, and needs up to {needed}"
         why = "probes and rings are descriptors: probes will fail"
         fix = f"systemctl edit lbfwd  # [Service] LimitNOFILE={2 * needed}; then restart"
         yield warn("limits", what, why, fix)
+
+
+def _with_registered(config: Config, status: Status | None) -> Config:
+    """Add the backends that registered: they are in no file."""
+    found = {
+        pool.name: tuple(
+            RegisteredBackend(address=backend.address, name=backend.name)
+            for backend in pool.backends
+            if backend.registration
+        )
+        for pool in (status.pools if status else ())
+    }
+    pools = tuple(
+        pool.model_copy(update={"backends": (*pool.backends, *found.get(pool.name, ()))})
+        for pool in config.pools
+    )
+    return config.model_copy(update={"pools": pools})
 
 
 def _send_buffers(facts: NodeFacts) -> Iterator[Finding]:

@@ -56,8 +56,8 @@ def answers(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def tunnelled(pool: Pool) -> bool:
-    """Whether a pool is probed through the tunnel."""
-    return pool.health.type != "none" and pool.health.via == "tunnel"
+    """Whether a pool is probed through the tunnel; who registers there always is."""
+    return bool(pool.registration) or (pool.health.type != "none" and pool.health.via == "tunnel")
 
 
 def next_hops(facts: NodeFacts) -> Iterator[Finding]:
@@ -133,8 +133,11 @@ def detection(facts: NodeFacts) -> Iterator[Finding]:
 
 
 def detection_s(pool: Pool) -> float | None:
-    """Return the time to detect a failure in seconds; None: it is not looked for."""
+    """Return the time to detect a failure in seconds; None: it is not looked for.
+
+    Backends that register are asked for a token, whatever the check.
+    """
     check = pool.health
-    if check.type == "none":
+    if check.type == "none" and (pool.backends or not pool.registration):
         return None
     return (check.interval_ms * check.fall + check.timeout_ms) / 1000

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from lbfwd.config import Config
+from lbfwd.config.shared import Shared
 from lbfwd.fleet.ask import Answer, ask_all
 from lbfwd.fleet.etcd import Etcd, connect
 from lbfwd.fleet.etcd_wire import EtcdConflict, EtcdUnreachable
@@ -79,14 +80,14 @@ class Push:
     def wait(self, revision: int, timeout_s: float) -> Iterator[Outcome]:
         """Yield what becomes of a revision on each node, as soon as it is known."""
         deadline = time.monotonic() + timeout_s
-        waiting = dict(self._nodes)
+        waiting, pushed = dict(self._nodes), Shared(self._text, "", revision)
         while waiting:
             answers = ask_all(waiting, "/v1/summary", Summary)
             late = time.monotonic() > deadline
             for answer in answers:
-                outcome = became(answer, revision)
+                outcome = became(answer, pushed)
                 if outcome is None and late:
-                    outcome = Outcome(answer.node, _late(answer, timeout_s))
+                    outcome = Outcome(answer.node, why_late(answer, timeout_s))
                 if outcome is not None:
                     del waiting[answer.node]
                     yield outcome
@@ -119,28 +120,35 @@ def objections(answer: Answer[Forecast]) -> tuple[str, ...]:
     return tuple(f"needs a restart of lbfwd first: {change}" for change in answer.found.restart)
 
 
-def became(answer: Answer[Summary], revision: int) -> Outcome | None:
-    """Return what became of a revision on a node; None: that is not known yet. Pure."""
+def became(answer: Answer[Summary], pushed: Shared) -> Outcome | None:
+    """Return what became of it on a node; None: that is not known yet. Pure.
+
+    Etcd counts revisions anew where it has lost its data: what a node runs is told by its digest.
+    """
     found = answer.found
-    if found is None or found.shared is None:
+    if found is None or found.ready is None or found.shared is None:
         return None
-    if (found.shared.seen or 0) < revision:  # also where etcd has lost its data, and counts anew
+    shared = found.shared
+    if (shared.seen or 0) < pushed.revision:
         return None
-    if (found.shared.revision or 0) >= revision:
+    if shared.digest == pushed.digest or (not shared.digest and shared.revision == pushed.revision):
         return Outcome(answer.node, "", found.generation, found.configuration)
-    if found.shared.problems:
-        return Outcome(answer.node, "; ".join(found.shared.problems))
+    if shared.seen == pushed.revision and shared.problems:
+        return Outcome(answer.node, "; ".join(shared.problems))
     return None
 
 
-def _late(answer: Answer[Summary], timeout_s: float) -> str:
+def why_late(answer: Answer[Summary], timeout_s: float) -> str:
+    """Return why a node has not taken it up in time, as far as that is known. Pure."""
     found = answer.found
     if found is None:
         return "; ".join(answer.problems)
     if found.shared is None:
         return "its [etcd] endpoints is empty: its configuration is its file's alone"
+    if found.ready is None:
+        return f"it does not forward yet after {timeout_s:g} s"
     away = f"; etcd: {found.shared.etcd_problem}" if found.shared.etcd_problem else ""
-    return f"still at revision {found.shared.revision} after {timeout_s:g} s{away}"
+    return f"at revision {found.shared.revision}, not this one, after {timeout_s:g} s{away}"
 
 
 def grouped(

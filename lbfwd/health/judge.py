@@ -3,7 +3,7 @@
 A pool is judged as a whole, for how many of its backends pass decides what becomes of the others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol, get_args
@@ -63,7 +63,8 @@ def standings(  # noqa: PLR0913, PLR0917 - all that a decision depends on
     ``unreachable``: why a backend cannot be sent to, where it cannot.
     """
     known = Known(verdicts, unreachable, operations, before)
-    return {key: standing for pool in config.pools for key, standing in judge(pool, known, now)}
+    pools = (judge(pool, known, now) for pool in config.pools)
+    return {key: standing for judged in pools for key, standing in judged.items()}
 
 
 @dataclass(frozen=True)
@@ -81,27 +82,34 @@ class Known:
         return frozenset(pool for pool, _ in (*self.unreachable, *self.operations))
 
 
-def judge(pool: Pool, known: Known, now: float) -> Iterable[tuple[BackendKey, Standing]]:
-    """Judge one pool; yields its backends in their order."""
+def judge(pool: Pool, known: Known, now: float) -> Mapping[BackendKey, Standing]:
+    """Judge one pool; returns its backends in their order."""
     asks = pool.health.type != "none" or pool.registration
     if not asks and not pool.slow_start_s and pool.name not in known.disputed:
         return _undisputed(pool, of_pool(known.before, pool.name), now)
-    return _judged(pool, known, now)
+    return dict(_judged(pool, known, now))
 
 
 def _undisputed(
     pool: Pool, before: Mapping[BackendKey, Standing], now: float
-) -> Iterator[tuple[BackendKey, Standing]]:
+) -> Mapping[BackendKey, Standing]:
     """Judge a pool of which nobody says anything: all are up, and there may be very many."""
-    for backend in pool.backends:
-        key = (pool.name, backend.name)
-        old = before.get(key)
-        if old is None or old.condition != "up":
-            yield key, Standing("up", backend.weight, True, "", now)
-        elif old.weight != backend.weight or not old.serves or old.reason:
-            yield key, Standing("up", backend.weight, True, "", old.since)
-        else:
-            yield key, old
+    name = pool.name
+    keys = [(name, backend.name) for backend in pool.backends]
+    if keys != list(before):
+        return {k: _up(b, before.get(k), now) for k, b in zip(keys, pool.backends, strict=True)}
+    rows = zip(before.items(), pool.backends, strict=True)  # then nothing need be looked up
+    new = {k: up for (k, old), b in rows if (up := _up(b, old, now)) is not old}
+    return {**before, **new} if new else before
+
+
+def _up(backend: Backend, old: Standing | None, now: float) -> Standing:
+    """Return its standing: the same object where it is in service already, as it is to be."""
+    if old is None or old.condition != "up":
+        return Standing("up", backend.weight, True, "", now)
+    if old.weight != backend.weight or not old.serves or old.reason:
+        return Standing("up", backend.weight, True, "", old.since)
+    return old
 
 
 def _judged(pool: Pool, known: Known, now: float) -> Iterator[tuple[BackendKey, Standing]]:
@@ -139,9 +147,11 @@ def restless(
     Time alone changes a slow start and ends a hold-down; a backend that joins is waited for, and
     whoever waits wants to know what its last probe says.
     """
-    return any(
-        standing.condition in ("starting", "joining")
-        or (standing.condition == "down" and (v := verdicts.get(key)) is not None and v.passing)
+    conditions = {standing.condition for standing in of_pool.values()}
+    if not conditions.isdisjoint(("starting", "joining")):
+        return True
+    return "down" in conditions and any(
+        standing.condition == "down" and (v := verdicts.get(key)) is not None and v.passing
         for key, standing in of_pool.items()
     )
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from lbfwd.config import Config
+from lbfwd.config import Config, IPAddress
 from lbfwd.health import probe, probe_token
 from lbfwd.health.outcome import PASSED, Outcome, of_os_error
 from lbfwd.health.probe_http import HttpProbe, tls_context
@@ -83,6 +83,7 @@ class Monitor:
         self._tracks: dict[TrackKey, Track] = {}
         self._affected: dict[TrackKey, frozenset[BackendKey]] = {}
         self._of_backend: dict[BackendKey, tuple[Track, ...]] = {}
+        self._wanted: Mapping[BackendKey, tuple[TrackKey, ...]] = {}
         self._pools: dict[Question, frozenset[str]] = {}
         self._waiting: set[TrackKey] = set()
         self._judged = asyncio.Event()
@@ -91,6 +92,13 @@ class Monitor:
     def verdicts(self) -> Mapping[BackendKey, Verdict]:
         """Return what is known; a backend that nobody asks, or not yet, is not there."""
         return Verdicts(self._of_backend)
+
+    def passes(self, key: BackendKey, address: IPAddress) -> bool:
+        """Tell whether a backend passes at this address; a name may have moved to another one."""
+        verdict = self.verdicts().get(key)
+        return bool(verdict and verdict.passing) and all(
+            question.about == address for question, _rise, _fall in self._wanted[key]
+        )
 
     async def apply(self, config: Config, running: Config | None = None) -> None:
         """Ask this configuration's questions from now on; what is asked already goes on.
@@ -138,6 +146,7 @@ class Monitor:
         for backend, several in wanted.items():
             for key in several:
                 affected[key].add(backend)
+        self._wanted = wanted
         self._affected = {key: frozenset(backends) for key, backends in affected.items()}
         self._of_backend = {
             backend: tuple(self._tracks[key] for key in several)

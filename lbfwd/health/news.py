@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lbfwd.config import Pool
-from lbfwd.health.standing import BackendKey, Condition, Standing, Standings
+from lbfwd.health.standing import BackendKey, Condition, Standing, Standings, unlike
 
 Level = Literal["info", "warning", "error"]
 PoolState = Literal["served", "failed_open", "down"]
@@ -41,12 +41,9 @@ def news(
     first = not before
     for pool in pools:
         then, now = before.of(pool.name), after.of(pool.name)
-        if then == now:
-            continue
-        for key, standing in now.items():
-            if then.get(key) is standing:
-                continue
-            yield from _of_backend(key, then.get(key), standing, first)
+        for key in unlike(now, then):
+            if standing := now.get(key):
+                yield from _of_backend(key, then.get(key), standing, first)
         yield from _of_pool(pool, _state(then), _state(now))
 
 

@@ -71,6 +71,11 @@ class Question:
     timeout_ms: int
     mtu_check_s: int = 0
 
+    @property
+    def about(self) -> IPAddress:
+        """The backend that an answer is about."""
+        return self.backend or self.target
+
     def __str__(self) -> str:
         host = f"[{self.target}]" if self.target.version == 6 else str(self.target)
         place = f"{host}:{self.port}" if self.port else str(self.target)

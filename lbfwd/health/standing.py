@@ -68,14 +68,17 @@ class Standings(Mapping[BackendKey, Standing]):
             for pool, found in mine.items()
             if theirs.get(pool) is not found
         }
-        return [key for pool in pools for key in _unlike(self.of(pool), other.of(pool))]
+        return [key for pool in pools for key in unlike(self.of(pool), other.of(pool))]
 
 
-def _unlike(
+def unlike(
     one: Mapping[BackendKey, Standing], other: Mapping[BackendKey, Standing]
-) -> Iterator[BackendKey]:
-    keys = one.keys() | other.keys()
-    return (key for key in keys if one.get(key) is not other.get(key))
+) -> list[BackendKey]:
+    """Return the backends that were judged anew or are in one only, in the order of ``one``."""
+    if list(one) == list(other):  # then nothing need be looked up
+        pairs = zip(one.items(), other.values(), strict=True)
+        return [key for (key, standing), was in pairs if standing is not was]
+    return [key for key in {**one, **other} if one.get(key) is not other.get(key)]
 
 
 def of_pool(standings: Mapping[BackendKey, Standing], pool: str) -> Mapping[BackendKey, Standing]:

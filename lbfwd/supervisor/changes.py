@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +21,6 @@ from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.errors import Refused, SupervisorError, describe
 from lbfwd.supervisor.forecast import ServiceForecast, most_moved
 from lbfwd.supervisor.history import History
-from lbfwd.supervisor.limits import without_collections
 from lbfwd.supervisor.observe import Observer
 from lbfwd.supervisor.operations import Mode, Operation, Operations, find_backend
 from lbfwd.supervisor.plan import Change, NeedsRestart, plan
@@ -51,10 +50,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class Reloaded:
-    """What a reload did."""
+    """What a reload did.
+
+    ``not_kept``: why the shared part could not be kept on disk, though it is in service; empty: it
+    was, or there is none.
+    """
 
     generation: int
     changes: tuple[Change, ...]
+    not_kept: str = ""
 
 
 class _Model(BaseModel):
@@ -153,12 +157,13 @@ class Changes:
         """
         async with self._changing:
             try:
-                with self._counted(), without_collections():
+                with self._counted():
                     self._history.refuse_unconfirmed(_now())
                     shared = self._shared.latest
                     config = await in_thread(None, self._source.read, shared)
                     reloaded = await self._take_up(config, terms)
-                    await self._shared.took_up(shared, changed=bool(reloaded.changes))
+                    not_kept = await self._shared.took_up(shared, changed=bool(reloaded.changes))
+                    reloaded = replace(reloaded, not_kept=not_kept)
             except ConfigError as error:
                 for problem in error.problems:
                     self._log.error("reload_refused", who=who, problem=str(problem))

@@ -117,15 +117,16 @@ class Observer:
         """Return what nodes of a fleet compare."""
         reconciler = self._reconciler
         config, state = reconciler.config, reconciler.state
+        generation, shared = reconciler.generation, self.shared()  # as of one moment
         return Summary(
             version=__version__,
             node=config.node.name,
             started=self._started,
             ready=self.ready,
-            generation=reconciler.generation,
+            generation=generation,
             configuration=await self.configuration(),
             fingerprints=dict(await self.fingerprints(state.forwarding)) if state else {},
-            shared=self.shared(),
+            shared=shared,
             nodes={node.name: node.api for node in config.fleet.nodes},
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from pydantic import BaseModel
 
@@ -75,7 +76,7 @@ def _differences(key: str, old: object, new: object) -> Iterator[Change]:
             path = f"{key}.{field.alias or name}" if key else field.alias or name
             yield from _differences(path, getattr(old, name), getattr(new, name))
     elif _named(old) or _named(new):
-        yield from _differences_by_name(key, _by_name(old), _by_name(new))
+        yield from _differences_by_name(key, *_by_name(old, new))
     else:
         yield Change(key, _text(old), _text(new))
 
@@ -98,9 +99,13 @@ def _named(value: object) -> bool:
     return isinstance(value, tuple) and bool(value) and hasattr(value[0], "name")
 
 
-def _by_name(value: object) -> dict[str, object]:
-    assert isinstance(value, tuple)  # noqa: S101 - both sides are the same field of one model
-    return {item.name: item for item in value}
+def _by_name(old: object, new: object) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the items of both, but for those that are the same object at the same place."""
+    assert isinstance(old, tuple)  # noqa: S101 - both sides are the same field of one model
+    assert isinstance(new, tuple)  # noqa: S101
+    pairs = [(a, b) for a, b in zip_longest(old, new) if a is not b]
+    before = {a.name: a for a, _ in pairs if a is not None}
+    return before, {b.name: b for _, b in pairs if b is not None}
 
 
 def _text(value: object) -> str:

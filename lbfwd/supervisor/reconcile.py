@@ -283,9 +283,8 @@ class Reconciler:
     async def _settle(self, config: Config) -> None:
         """Look, and give next hops of new backends the time to answer: shares move only once."""
         await self._look(config)
-        pools = self.state.forwarding.pools if self.state else ()
-        known = {member.address for pool in pools for member in pool.members}
-        known |= {*partners(config).values()}  # nodes that are down answer nothing, and may stay so
+        known = {*partners(config).values()}  # nodes that are down answer nothing, and may stay so
+        known |= self.state.basis.config.addresses if self.state else set()
         deadline = asyncio.get_running_loop().time() + SETTLE_S
         while any(to not in known and not r.hops for to, r in self.view.resolutions.items()):
             if asyncio.get_running_loop().time() > deadline:

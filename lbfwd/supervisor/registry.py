@@ -5,18 +5,17 @@ Times are seconds of the event loop's clock, but for ``since``: that of the epoc
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lbfwd.config import Config
+from lbfwd.config import Config, IPAddress
 from lbfwd.fleet import registration
 from lbfwd.fleet.merge import Merged, alike, merge
 from lbfwd.fleet.registration import Registration, RegistrationError, State
 from lbfwd.health.judge import Operation
 from lbfwd.health.standing import BackendKey, Said
-from lbfwd.health.verdict import Verdict
 from lbfwd.supervisor import operations
 
 FILE = "registrations.json"
@@ -150,14 +149,17 @@ class Registry:
         self.entries = {key: e for key, e in self.entries.items() if key not in dropped}
 
     def said(
-        self, operators: Mapping[BackendKey, Operation], verdicts: Mapping[BackendKey, Verdict]
+        self,
+        operators: Mapping[BackendKey, Operation],
+        passes: Callable[[BackendKey, IPAddress], bool],
     ) -> Mapping[BackendKey, Operation]:
         """Return what operators say of backends, and what follows from registrations.
 
-        Who answers its probes for the first time has proven itself.
+        Who answers its probes for the first time has proven itself. ``passes``: does a backend, at
+        an address? What its name did at another one proves nothing.
         """
-        new = (key for key in self.entries if key not in self._proven)
-        self._proven |= {key for key in new if (v := verdicts.get(key)) and v.passing}
+        new = ((k, e.said.address) for k, e in self.entries.items() if k not in self._proven)
+        self._proven |= {key for key, address in new if passes(key, address)}
         words: dict[BackendKey, Operation] = {}
         proving: dict[BackendKey, Operation] = {}
         for key, entry in self.entries.items():

@@ -28,7 +28,7 @@ from lbfwd.supervisor.blocking import be_nice, in_thread
 from lbfwd.supervisor.changes import FAILURES, Changes, Forecast, Node, warn
 from lbfwd.supervisor.enrolment import Enrolment, Places, registered
 from lbfwd.supervisor.errors import SupervisorError, describe
-from lbfwd.supervisor.limits import raise_descriptor_limit, shorten_collections
+from lbfwd.supervisor.limits import Heap, collect_all, raise_descriptor_limit
 from lbfwd.supervisor.live import LiveReport, LiveWatch
 from lbfwd.supervisor.lookout import Lookout
 from lbfwd.supervisor.notify import Notifier, stuck
@@ -51,7 +51,6 @@ from lbfwd.tables import FlowCount, FlowKey, Tables
 
 RELOAD_SIGNAL = "SIGHUP"
 ETCD = "etcd"
-COLLECT_S = 1.0  # after a change: its answer goes first
 
 
 class Supervisor:
@@ -69,8 +68,7 @@ class Supervisor:
     ) -> None:
         """Use ``serve``."""
         self.shared = shared
-        self._doors = doors
-        self._places = places
+        self._doors, self._places = doors, places
         self._reconciler = reconciler
         self._crew, self._peering = parts.crew, parts.peering
         self.notifier = Notifier.inherited()
@@ -81,6 +79,7 @@ class Supervisor:
         self._lookout = Lookout(reconciler, parts)
         self._exporter = Exporter(reconciler, parts, self._observer)
         self._listener = Listener(doors.readonly(self))
+        self._heap = Heap()
         self.changes = Changes(
             source,
             Node(reconciler, parts, operations, self._observer, self._apply),
@@ -139,11 +138,10 @@ class Supervisor:
         """Take up another configuration as a whole, or raise and go on with the present one."""
         async with self._listener.moved(config.metrics.listen), self.announcer.changing(config):
             await self._reconciler.apply(config)
-        asyncio.get_running_loop().call_later(COLLECT_S, shorten_collections)
 
     @contextmanager
     def _one_reload(self) -> Iterator[None]:
-        with self._exporter.reloads.count(), self.notifier.reloading():
+        with self._exporter.reloads.count(), self.notifier.reloading(), self._heap.changing():
             yield
 
     async def _tell_service_manager(self) -> None:
@@ -251,7 +249,7 @@ async def serve(
         async with AsyncExitStack() as stack:
             source = Source(path, workers)
             await _start(stack, source, directories, doors, signals)
-            shorten_collections()
+            collect_all()
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         if not signals.stopped:
@@ -356,7 +354,7 @@ async def _build(
     settings = config.settings_by_cpu
     crew = Crew(settings, tables, runtime, alarm.ring)
     ports = Ports(settings, config.workers.fanout)
-    watch: Watch = Watch(Tunnel(), lambda: registry.said(operations.get(), watch.verdicts()))
+    watch: Watch = Watch(Tunnel(), lambda: registry.said(operations.get(), watch.passes))
     parts = Parts(net, net_thread, tables, tables_thread, crew, ports, watch, registry)
     reconciler = Reconciler(config, parts, alarm)
     stack.push_async_callback(reconciler.unguard)

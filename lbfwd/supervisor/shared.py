@@ -34,8 +34,8 @@ class SharedConfig:
     ``latest``: what etcd said last, as far as is known, in force or not; None: nothing ever.
     """
 
-    def __init__(self, etcd: Etcd | None = None, key: str = "", file: Path = Path()) -> None:
-        """``key``: what etcd's key is called in messages. ``file``: where the last good one is."""
+    def __init__(self, file: Path, etcd: Etcd | None = None, key: str = "") -> None:
+        """``file``: where the last good one is. ``key``: what etcd's key is called in messages."""
         self.latest: Shared | None = None
         self.etcd = etcd
         self._key = key
@@ -53,9 +53,9 @@ class SharedConfig:
 
         Raises ConfigError or SupervisorError.
         """
+        await self._look_at_disk(source)
         if self.etcd is None:
             return await in_thread(None, source.read)
-        await self._look_at_disk()
         try:
             self.latest = self._shared(await self.etcd.get(KEY))
             reason = "" if self.latest else f"etcd has no key {self._key}"
@@ -95,13 +95,16 @@ class SharedConfig:
         )
         return config
 
-    async def took_up(self, shared: Shared | None, *, changed: bool) -> None:
-        """Note what is in force now, and keep it on disk. ``changed``: it differs in effect."""
+    async def took_up(self, shared: Shared | None, *, changed: bool) -> str:
+        """Note what is in force now, and keep it on disk. ``changed``: it differs in effect.
+
+        Returns why it could not be kept: it is in force all the same. Raises nothing.
+        """
         if changed:
             self._previous = self._in_force
         self._in_force = shared
         self._problems = ()
-        await self._keep()
+        return await self._keep()
 
     def went_back(self) -> None:
         """Note that what was in force before is so again; etcd and the disk hold the other one."""
@@ -127,6 +130,7 @@ class SharedConfig:
         return SharedStatus(
             key=self._key,
             revision=self._in_force.revision if self._in_force else None,
+            digest=self._in_force.digest if self._in_force else "",
             seen=self.latest.revision if self.latest and not self._gone else None,
             problems=(*self._problems, *gone),
             etcd_problem=self.etcd.problem,
@@ -191,21 +195,30 @@ class SharedConfig:
             return None
         return Shared(value.text, f"{self._key} in etcd", value.revision)
 
-    async def _look_at_disk(self) -> None:
+    async def _look_at_disk(self, source: Source) -> None:
         try:
-            self._kept = await in_thread(None, shared_file.load, self._file)
+            kept = await in_thread(None, shared_file.load, self._file)
         except (OSError, ValueError) as error:
             self._log.error("shared_config_not_kept", reason=describe(error))
+            return
+        if kept and (self.etcd is None or await in_thread(None, source.replaces, kept)):
+            facts = {"file": str(self._file), "revision": kept.revision}
+            self._log.warning("shared_config_leftover", **facts)
+            return
+        self._kept = kept
 
-    async def _keep(self) -> None:
+    async def _keep(self) -> str:
         shared = self._in_force
         if shared is None or shared == self._kept:
-            return
+            return ""
         try:
             await in_thread(None, shared_file.save, self._file, shared)
-            self._kept = shared
-        except OSError as error:
-            self._log.error("shared_config_not_kept", reason=f"{self._file}: {describe(error)}")
+        except Exception as error:  # what is in force stays so, whatever the disk says
+            reason = f"{self._file}: {describe(error)}"
+            self._log.error("shared_config_not_kept", reason=reason)
+            return reason
+        self._kept = shared
+        return ""
 
 
 def _told(problem: str) -> None:
@@ -219,12 +232,13 @@ def _told(problem: str) -> None:
 async def opened(source: Source, state: Path) -> AsyncIterator[SharedConfig]:
     """Give the shared part of a node. ``state``: the state directory. Raises ConfigError too."""
     settings: EtcdSettings = await in_thread(None, source.read_etcd)
+    file = state / shared_file.FILE
     if not settings.endpoints:
-        yield SharedConfig()
+        yield SharedConfig(file)
         return
     try:
         connected = connect(settings, source.path.parent, _told)
         async with connected as etcd:
-            yield SharedConfig(etcd, settings.prefix + KEY, state / shared_file.FILE)
+            yield SharedConfig(file, etcd, settings.prefix + KEY)
     except EtcdError as error:
         raise SupervisorError(str(error)) from error

@@ -1,6 +1,7 @@
 """From configuration and network to the forwarding state. Pure."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,7 +161,7 @@ def _pools(basis: Basis, before: State | None) -> tuple[PoolState, ...]:
     if before is None:
         return tuple(_pool(pool, basis) for pool in basis.config.pools)
     old = before.basis
-    restood = _pools_with_another_standing(old.standings, basis.standings)
+    restood = _restood(old.standings, basis.standings)
     moved = {
         address
         for address, paths in (() if basis.routes is old.routes else basis.routes.items())
@@ -169,12 +170,15 @@ def _pools(basis: Basis, before: State | None) -> tuple[PoolState, ...]:
     pairs = zip(old.config.pools, before.forwarding.pools, strict=True)
     if basis.config.pools is old.config.pools and not moved:
         return tuple(
-            _derived(pool, basis, _Earlier(pool, state, old.standings))
+            _derived(pool, basis, _Earlier(pool, state, restood[pool.name]))
             if pool.name in restood
             else state
             for pool, state in pairs
         )
-    earlier = {pool.name: _Earlier(pool, state, old.standings, moved) for pool, state in pairs}
+    earlier = {
+        pool.name: _Earlier(pool, state, restood.get(pool.name, frozenset()), moved)
+        for pool, state in pairs
+    }
     return tuple(
         was.state
         if (was := earlier.get(pool.name)) and pool.name not in restood and was.stays(pool)
@@ -188,17 +192,22 @@ def _derived(pool: Pool, basis: Basis, was: "_Earlier | None") -> PoolState:
     return was.state if was and was.state == new else new
 
 
-def _pools_with_another_standing(
+def _restood(
     old: Mapping[BackendKey, Standing], new: Mapping[BackendKey, Standing]
-) -> set[str]:
+) -> Mapping[str, Set[str]]:
+    """Return, by pool, the backends whose standing in force is another."""
     if old is new:
-        return set()
+        return {}
     changed: Iterable[BackendKey]
     if isinstance(old, Standings) and isinstance(new, Standings):
         changed = new.unlike(old)
     else:
         changed = old.keys() | new.keys()
-    return {key[0] for key in changed if _in_force(old.get(key)) != _in_force(new.get(key))}
+    found = defaultdict[str, set[str]](set)
+    for key in changed:
+        if _in_force(old.get(key)) != _in_force(new.get(key)):
+            found[key[0]].add(key[1])
+    return found
 
 
 def _in_force(standing: Standing | None) -> tuple[int, bool] | None:
@@ -207,11 +216,11 @@ def _in_force(standing: Standing | None) -> tuple[int, bool] | None:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What a pool was, and the addresses to which the ways have changed since."""
+    """What a pool was; since then these stand otherwise, and the ways to these have changed."""
 
     pool: Pool
     state: PoolState
-    standings: Mapping[BackendKey, Standing]
+    restood: Set[str]
     moved: Set[IPAddress] = frozenset()
 
     def stays(self, pool: Pool) -> bool:
@@ -219,13 +228,13 @@ class _Earlier:
         same = pool is self.pool or pool == self.pool
         return same and not (self.moved and any(b.address in self.moved for b in pool.backends))
 
-    def members(self) -> dict[int, tuple[Member, Standing | None]]:
-        """Return what became of its backends, by their ``id``: those that may be as they were."""
-        standings = of_pool(self.standings, self.pool.name)
+    def members(self) -> dict[int, Member]:
+        """Return what became of its backends, by their ``id``: those that are as they were."""
+        restood, moved = self.restood, self.moved
         return {
-            id(backend): (member, standings.get((self.pool.name, backend.name)))
+            id(backend): member
             for backend, member in zip(self.pool.backends, self.state.members, strict=True)
-            if not (self.moved and backend.address in self.moved)
+            if backend.name not in restood and not (moved and backend.address in moved)
         }
 
 
@@ -235,12 +244,9 @@ def _pool(pool: Pool, basis: Basis, earlier: _Earlier | None = None) -> PoolStat
 
     def member(backend: Backend) -> Member:
         standing = standings.get((pool.name, backend.name))
-        was = known.get(id(backend))
-        if was and was[1] is standing:
-            return was[0]
         return _member(backend, basis.routes[backend.address], standing)
 
-    members = tuple(map(member, pool.backends))
+    members = tuple(known.get(id(backend)) or member(backend) for backend in pool.backends)
     return PoolState(name=pool.name, table_size=pool.table_size, members=members)
 
 

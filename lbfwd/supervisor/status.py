@@ -112,14 +112,16 @@ class PeerStatus(_Model):
 class SharedStatus(BaseModel):
     """The shared part of the configuration, from etcd: docs/fleet.md.
 
-    ``revision``: etcd's number of what is in force (None: nothing); ``seen``: of what it said last
-    (None: it has nothing, or has it no longer).
+    ``revision``: etcd's number of what is in force (None: nothing), ``digest``: of its text (empty:
+    nothing, or an older lbfwd); ``seen``: the number of what it said last (None: it has nothing, or
+    has it no longer).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # another version may know more
 
     key: str
     revision: int | None
+    digest: str = ""
     seen: int | None
     problems: tuple[str, ...]
     """Why what it said last is not in force."""

@@ -48,6 +48,10 @@ class Watch:
         """Return what the probes say."""
         return self._monitor.verdicts()
 
+    def passes(self, key: BackendKey, address: IPAddress) -> bool:
+        """Tell whether a backend passes its probes at this address."""
+        return self._monitor.passes(key, address)
+
     def said(self) -> Mapping[BackendKey, Operation]:
         """Return what operators say of backends, and what follows from their registrations."""
         return self._operations()
@@ -174,5 +178,5 @@ def _judge(pools: Iterable[Pool], known: Known, now: float) -> _Judged:
 
 def _judge_pool(pool: Pool, known: Known, now: float) -> Mapping[BackendKey, Standing]:
     """Return its standings: the same object when they have not changed, so that it is seen."""
-    before, judged = of_pool(known.before, pool.name), dict(judge(pool, known, now))
+    before, judged = of_pool(known.before, pool.name), judge(pool, known, now)
     return before if before == judged else judged

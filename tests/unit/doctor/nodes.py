@@ -25,7 +25,7 @@ KEYS
 name = "web"
 backends = [{ name = "a", address = "10.0.0.11" }, { name = "b", address = "10.0.0.12" }]
 [pool.health]
-type = "tcp"
+type = "CHECK"
 HEALTH
 [[service]]
 name = "web"
@@ -36,8 +36,9 @@ pool = "web"
 """
 
 
-def config(keys: str = "", health: str = "") -> Config:
-    return parse(TOML.replace("KEYS", keys).replace("HEALTH", health), "lbfwd.toml")
+def config(keys: str = "", health: str = "", check: str = "tcp") -> Config:
+    text = TOML.replace("KEYS", keys).replace("HEALTH", health).replace("CHECK", check)
+    return parse(text, "lbfwd.toml")
 
 
 def hop(**fields: object) -> HopStatus:

@@ -15,7 +15,7 @@ from lbfwd.doctor import daemon, interfaces, mtu, node, paths, tunnel
 from lbfwd.doctor.facts import Irq, Offloads, Secret
 from lbfwd.doctor.run import NODE, examine_node
 from lbfwd.health.rp_filter import Finding as Blocked
-from lbfwd.supervisor.status import HoleStatus, RingStatus, Status
+from lbfwd.supervisor.status import HoleStatus, RegistrationStatus, RingStatus, Status
 from tests.unit.doctor.nodes import GOOD, HOST, VIP, config, hop, pool_with, said, status
 
 
@@ -109,6 +109,59 @@ def test_limits() -> None:
     assert not said(daemon.limits, sysctls=small)
     (finding,) = said(daemon.limits, sysctls=small, privileged=False)
     assert "a TX ring holds 8388608 bytes" in finding.what
+
+
+ETCD = '[etcd]\nendpoints = ["http://10.0.0.9:2379"]'
+REGISTER = """
+[pool.register]
+allow = ["10.0.0.0/24"]
+[[service]]
+name = "other"
+vip = "192.0.2.11"
+protocol = "tcp"
+port = 80
+pool = "web"
+"""
+
+
+def registered(count: int) -> Status:
+    """A status with so many backends that registered."""
+    first, entry = status().pools[0].backends[0], {"source": "etcd", "state": "active"}
+    said = RegistrationStatus(since=first.since, **entry)  # type: ignore[arg-type]
+    backends = tuple(
+        first.model_copy(
+            update={"name": f"r{n}", "address": ip_address(f"10.0.0.{n}"), "registration": said}
+        )
+        for n in range(100, 100 + count)
+    )
+    return status(pools=(status().pools[0].model_copy(update={"backends": backends}),))
+
+
+def test_who_registered_is_asked_for_a_token_whatever_the_check() -> None:
+    """100 of them, for 2 VIPs: 200 sockets, beside 4 for rings and 512 to spare."""
+    open_pool = config(ETCD, REGISTER, check="none")
+    facts = {"config": open_pool, "status": registered(100)}
+    assert not said(daemon.limits, files_limit=716, **facts)
+    (finding,) = said(daemon.limits, files_limit=715, **facts)
+    assert "may open 715 files, and needs up to 716" in finding.what
+    blocked = Blocked(VIP, "eth0", "rp_filter of eth0 is 1 (strict)", "sysctl -w x=2")
+    assert len(said(paths.answers, answers=(blocked,), **facts)) == 1
+    (finding,) = said(paths.detection, **facts)
+    assert finding.what == "pool web: no health check", "nobody asks those of the file"
+
+
+def test_who_registered_is_a_neighbour_too() -> None:
+    """100 of them, 2 of the file, 256 to spare."""
+    thresh, facts = "ipv4/neigh/default/gc_thresh3", {"status": registered(100)}
+    assert not said(daemon.limits, sysctls={thresh: 358}, **facts)
+    (finding,) = said(daemon.limits, sysctls={thresh: 357}, **facts)
+    assert finding.what.startswith("102 IPv4 backends")
+
+
+def test_a_pool_of_registered_ones_alone_needs_no_check() -> None:
+    mixed = config(ETCD, REGISTER, check="none")
+    pools = tuple(pool.model_copy(update={"backends": ()}) for pool in mixed.pools)
+    assert not said(paths.detection, config=mixed.model_copy(update={"pools": pools}))
 
 
 def test_a_vip_on_the_node() -> None:

@@ -6,31 +6,54 @@ import pytest
 
 from lbfwd.cli.main import main
 from lbfwd.config import parse
+from lbfwd.config.shared import Shared
 from lbfwd.fleet.ask import Answer
 from lbfwd.fleet.etcd_wire import EtcdConflict, EtcdUnreachable
-from lbfwd.fleet.push import Outcome, Push, became, grouped
+from lbfwd.fleet.push import Outcome, Push, became, grouped, why_late
 from lbfwd.supervisor.changes import Forecast
 from lbfwd.supervisor.status import SharedStatus
 from tests.unit.config.test_shared import OWN
 from tests.unit.fleet.etcd_server import etcd, free_port
 from tests.unit.fleet.test_compare import answer
 
+PUSHED, OTHER = Shared("pushed", "etcd", 7), Shared("other", "etcd", 6)
 
-def shared(revision: int | None, seen: int | None, *problems: str) -> SharedStatus:
+
+def shared(
+    revision: int | None, seen: int | None, *problems: str, text: Shared | None = OTHER
+) -> SharedStatus:
     return SharedStatus(
-        key="/k", revision=revision, seen=seen, problems=problems, etcd_problem="away"
+        key="/k",
+        revision=revision,
+        digest=text.digest if text else "",
+        seen=seen,
+        problems=problems,
+        etcd_problem="away",
     )
+
+
+RUNS = Outcome("a", "", 1, "d")
 
 
 @pytest.mark.parametrize(
     ("said", "outcome"),
     [
-        (shared(7, 7), Outcome("a", "", 1, "d")),
-        (shared(8, 8), Outcome("a", "", 1, "d")),
+        (shared(7, 7, text=PUSHED), RUNS),
+        (shared(7, 8, "the next one is bad", text=PUSHED), RUNS),
+        (shared(5, 7, text=PUSHED), RUNS),  # it was there before
+        (shared(5, 6, text=PUSHED), None),  # but another one may be between them
+        (shared(8, 8), None),  # another push came after it
+        (shared(8, 9, "the next but one is bad"), None),
+        (shared(7, 7, text=None), RUNS),  # an older lbfwd tells no digest
+        (shared(8, 8, text=None), None),
         (shared(6, 7, "bad"), Outcome("a", "bad")),
         (shared(5, 6, "the one before was bad"), None),
         (shared(6, 7), None),
-        (shared(18, None, "etcd has no key any more"), None),  # it lost its data, and counts anew
+        # Where etcd has lost its data it counts anew.
+        (shared(18, None, "etcd has no key any more"), None),
+        (shared(18, 18), None),
+        (shared(18, 7), None),
+        (shared(7, 7), None),
         (shared(None, None), None),
         (None, None),
     ],
@@ -38,11 +61,25 @@ def shared(revision: int | None, seen: int | None, *problems: str) -> SharedStat
 def test_a_node_runs_it_or_refuses_it_or_is_waited_for(
     said: SharedStatus | None, outcome: Outcome | None
 ) -> None:
-    assert became(answer("a", shared=said), 7) == outcome
+    assert became(answer("a", shared=said), PUSHED) == outcome
+
+
+def test_a_node_that_only_starts_does_not_run_it_yet() -> None:
+    found = answer("a", shared=shared(7, 7, text=PUSHED)).found
+    assert found
+    starting = Answer("a", found.model_copy(update={"ready": None}))
+    assert became(starting, PUSHED) is None
+    assert why_late(starting, 3.0) == "it does not forward yet after 3 s"
+
+
+def test_a_node_that_runs_another_one_is_named_so() -> None:
+    assert why_late(answer("a", shared=shared(8, 8)), 3.0) == (
+        "at revision 8, not this one, after 3 s; etcd: away"
+    )
 
 
 def test_who_does_not_answer_is_waited_for() -> None:
-    assert became(Answer("a", None, ("no route",)), 7) is None
+    assert became(Answer("a", None, ("no route",)), PUSHED) is None
 
 
 def test_nodes_with_one_plan_are_shown_together() -> None:

@@ -92,7 +92,7 @@ def test_a_node_that_would_need_a_restart_refuses(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"), [(RUNS, 0), (Outcome("lb1", "still at revision 16 after 3 s"), 1)]
+    ("outcome", "code"), [(RUNS, 0), (Outcome("lb1", "at revision 16, not this one, after 3 s"), 1)]
 )
 def test_what_etcd_holds_already_is_waited_for(
     outcome: Outcome,

@@ -1,15 +1,15 @@
 """Pool safety, hold-down, slow start: what becomes of verdicts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
 
 from lbfwd.config import Config, parse
-from lbfwd.health.judge import STEPS, restless, scale, standings
+from lbfwd.health.judge import STEPS, Known, judge, restless, scale, standings
 from lbfwd.health.outcome import PASSED, Outcome
-from lbfwd.health.standing import BackendKey, Standing
+from lbfwd.health.standing import BackendKey, Standing, Standings
 from lbfwd.health.verdict import Verdict
 
 NOW = 1000.0
@@ -256,3 +256,17 @@ def test_a_pool_that_nobody_speaks_of_is_judged_like_any_other() -> None:
     assert found == standings(made, {}, {}, {("p", "gone"): Operation("drained")}, known, NOW)
     assert found["p", "b0"] is known["p", "b0"]
     assert [found["p", f"b{n}"].since for n in range(4)] == [5.0, NOW, 8.0, NOW]
+
+
+def test_a_pool_in_which_one_backend_has_changed_is_judged_like_any_other() -> None:
+    made = config(health='type = "none"')
+    (pool,) = made.pools
+    known = {("p", b.name): Standing("up", b.weight, True, "", 5.0) for b in pool.backends}
+    same = Known({}, {}, {}, Standings({"p": known}))
+    assert judge(pool, same, NOW) is known
+    known = {**known, ("p", "b1"): replace(known["p", "b1"], weight=99)}
+    for before in (known, dict(reversed(known.items()))):
+        found = judge(pool, Known({}, {}, {}, Standings({"p": before})), NOW)
+        assert found == standings(made, {}, {}, {("p", "gone"): Operation("drained")}, before, NOW)
+        assert {key for key in found if found[key] is not before[key]} == {("p", "b1")}
+        assert list(found) == [("p", backend.name) for backend in pool.backends]

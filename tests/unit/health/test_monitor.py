@@ -4,6 +4,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable, Collection, Coroutine
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -86,7 +87,6 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def here(config: Config) -> dict[BackendKey, tuple[Any, ...]]:
         from dataclasses import replace
-        from ipaddress import ip_address
 
         return {
             key: tuple(replace(q, target=ip_address("127.0.0.1")) for q in several)
@@ -261,6 +261,44 @@ def test_the_certificate_store_is_read_once_for_all_and_again_by_a_reload(
     monkeypatch.setattr(asyncio, "to_thread", one_by_one)
     run(work)
     assert len(read) == 2
+
+
+def test_a_verdict_is_about_the_address_that_was_asked() -> None:
+    at = [ip_address(f"10.0.0.{number}") for number in (1, 2)]
+
+    def config(port: int, address: object) -> Config:
+        return parse(
+            f"""{HEAD}
+            [[pool]]
+            name = "p"
+            backends = [{{ name = "b", address = "{address}" }}]
+            [pool.health]
+            type = "tcp"
+            port = {port}
+            interval_ms = 60000
+            [[service]]
+            vip = "192.0.2.1"
+            protocol = "tcp"
+            pool = "p"
+            """,
+            "f",
+        )
+
+    async def work(scene: Scene) -> None:
+        def passing() -> list[bool]:
+            return [scene.monitor.passes(("p", "b"), address) for address in at]
+
+        async with stream(saying(OK)) as port:
+            await scene.monitor.apply(config(port, at[0]))
+            assert passing() == [False, False]
+            await scene.monitor.judged()
+            assert passing() == [True, False]
+            await scene.monitor.apply(config(port, at[1]))
+            assert passing() == [False, False]
+            await scene.monitor.judged()
+            assert passing() == [False, True]
+
+    run(work)
 
 
 def test_through_the_tunnel_each_vip_is_asked_at_each_backend() -> None:

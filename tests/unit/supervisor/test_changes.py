@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from lbfwd.config import Config
 from lbfwd.config.shared import Shared
 from lbfwd.supervisor import changes as module
+from lbfwd.supervisor import shared_file
 from lbfwd.supervisor.changes import Changes, Node, Terms
 from lbfwd.supervisor.errors import Refused
 from lbfwd.supervisor.operations import Operations
@@ -28,8 +29,7 @@ OLD, NEW = config(), config(("weight = 2", "weight = 7"))
 class File(Source):
     """Stands for a configuration file that has changed."""
 
-    def read(self, shared: Shared | None = None) -> Config:
-        assert shared is None
+    def read(self, _shared: Shared | None = None) -> Config:
         return NEW
 
     def warn(self, _config: Config) -> tuple[str, ...]:
@@ -69,10 +69,12 @@ class Stage:
         self.counted_since = since
         return FlowCount()
 
-    def changes(self) -> Changes:
+    def changes(self, etcd: object = None) -> Changes:
         operations = Operations(self.directory)
+        shared = SharedConfig(self.directory / "shared.toml", cast("Any", etcd), "/k")
+        shared.latest = Shared("pushed", "etcd", 7) if etcd else None
         node = Node(cast("Any", self), cast("Any", None), operations, cast("Any", self), self.apply)
-        return Changes(File(Path("test.toml"), {}), node, nullcontext, SharedConfig())
+        return Changes(File(Path("test.toml"), {}), node, nullcontext, shared)
 
 
 @asynccontextmanager
@@ -126,6 +128,28 @@ def test_it_goes_on_after_what_it_does_not_know(
     crashed = [event for event in logs if event["event"] == "change_crashed"]
     assert len(crashed) >= 2
     assert all(event["exc_info"] for event in crashed)
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyError("a bug")])
+def test_what_is_in_service_is_told_as_such_though_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def full(_file: Path, _shared: Shared) -> None:
+        raise failure
+
+    monkeypatch.setattr(shared_file, "save", full)
+
+    async def scenario() -> None:
+        stage = Stage(tmp_path)
+        stage.gate.set()
+        reloaded = await stage.changes(etcd=object()).reload()
+        assert stage.config == NEW
+        assert reloaded.generation == 2
+        assert str(tmp_path / "shared.toml") in reloaded.not_kept
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    assert sorted(event["event"] for event in logs) == ["reloaded", "shared_config_not_kept"]
 
 
 def test_warnings_come_after_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

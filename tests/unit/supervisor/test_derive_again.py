@@ -1,14 +1,15 @@
 """Derived from the last state it is the same as from nothing; what did not change is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbfwd.config import Config, IPAddress, parse
-from lbfwd.health.standing import BackendKey, Standing
+from lbfwd.health.standing import BackendKey, Standing, Standings
 from lbfwd.net.resolve import Resolution
 from lbfwd.supervisor.state import State, derive
 from tests.unit.supervisor.build import hop, link, resolved
@@ -73,12 +74,20 @@ def standings(given: Mapping[BackendKey, tuple[str, int, bool]]) -> dict[Backend
     }
 
 
-@given(WORLDS)
+def by_pool(given: Mapping[BackendKey, Standing]) -> Standings:
+    return Standings({p: {k: s for k, s in given.items() if k[0] == p} for p in POOLS})
+
+
+@pytest.mark.parametrize("form", [dict, by_pool])
+@given(worlds=WORLDS)
 @settings(max_examples=150, deadline=None)
-def test_it_is_what_is_derived_from_nothing(worlds: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_it_is_what_is_derived_from_nothing(
+    form: Callable[[Mapping[BackendKey, Standing]], Mapping[BackendKey, Standing]],
+    worlds: list[tuple],  # type: ignore[type-arg]
+) -> None:
     before: State | None = None
     for backends, weight, df, how, tx, given_standings in worlds:
-        facts = config(backends, weight, df), network(how), tx, standings(given_standings)
+        facts = config(backends, weight, df), network(how), tx, form(standings(given_standings))
         again, fresh = derive(*facts, before), derive(*facts)
         assert again == fresh
         assert set(again.usable) == {

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lbfwd.config import Backend
 from lbfwd.supervisor.plan import plan
 from tests.unit.supervisor.build import config
 
@@ -44,6 +45,27 @@ def test_the_order_of_the_file_is_no_change() -> None:
     a = '  { name = "a", address = "10.0.0.1", weight = 2 },\n'
     b = '  { name = "b", address = "10.0.0.2" },\n'
     assert texts((a + b, b + a)) == []
+
+
+def test_backends_that_are_the_same_objects_are_no_change_wherever_they_stand() -> None:
+    before = config()
+    pool, *others = before.pools
+    first, second = pool.backends
+    new = second.model_copy(update={"name": "c"})
+
+    def texts_of(*backends: Backend) -> list[str]:
+        pools = (pool.model_copy(update={"backends": backends}), *others)
+        return [str(c) for c in plan(before, before.model_copy(update={"pools": pools})).changes]
+
+    key = 'pool "web".backends'
+    assert texts_of(second, first) == []
+    assert texts_of(first) == [f'{key} "b": present -> absent']
+    assert texts_of(first, second, new) == [f'{key} "c": absent -> present']
+    assert texts_of(new, first, second) == [f'{key} "c": absent -> present']
+    assert texts_of(new, first) == [
+        f'{key} "b": present -> absent',
+        f'{key} "c": absent -> present',
+    ]
 
 
 def test_a_secret_changes_without_being_shown() -> None:

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from lbfwd.config import IPAddress
 from lbfwd.fleet.registration import Registration, RegistrationError
-from lbfwd.health.outcome import PASSED, Outcome
-from lbfwd.health.verdict import Verdict
+from lbfwd.health.standing import BackendKey
 from lbfwd.supervisor.operations import Operation
 from lbfwd.supervisor.registry import Bad, Entry, Registry, dump, load, save
 from tests.unit.fleet.test_merge import CONFIG
 
 A, B = ("web", "a"), ("web", "b")
-PASSES = Verdict(True, 1.0, 0.0, PASSED, "")
-FAILS = Verdict(False, 1.0, 1.0, Outcome("timeout", "no answer"), "no answer")
+HERE = "10.0.0.12"
 HOLD_S = 10  # of CONFIG: the default
 
 
-def said(address: str = "10.0.0.12", state: str = "active") -> Registration:
+def said(address: str = HERE, state: str = "active") -> Registration:
     return Registration(address=ip_address(address), since=1.0, state=state)  # type: ignore[arg-type]
 
 
@@ -27,9 +26,14 @@ def https(of: Registration, now: float = 0.0, lease_s: float = 10.0) -> Entry:
     return Entry(of, "https", now, lease_s, now + lease_s)
 
 
-def modes(registry: Registry, **verdicts: Verdict) -> dict[str, str]:
-    words = registry.said({}, {("web", name): verdict for name, verdict in verdicts.items()})
+def modes(registry: Registry, **passing: str) -> dict[str, str]:
+    """``passing``: at which address a backend was asked, and passes."""
+    words = registry.said({}, lambda key, address: passing.get(key[1]) == str(address))
     return {key[1]: word.mode for key, word in words.items()}
+
+
+def nobody(_key: BackendKey, _address: IPAddress) -> bool:
+    return False
 
 
 def test_a_sign_of_life_changes_nothing_but_the_lease() -> None:
@@ -56,18 +60,18 @@ def test_a_name_is_not_given_to_another_address() -> None:
 def test_who_has_not_proven_itself_joins_whatever_operators_say() -> None:
     registry = Registry()
     registry.put(A, https(said()))
-    assert modes(registry) == modes(registry, a=FAILS) == {"a": "joining"}
+    assert modes(registry) == {"a": "joining"}
     operators = {A: Operation("drained", "anna", 1.0)}
-    assert registry.said(operators, {})[A].mode == "joining"
-    assert modes(registry, a=PASSES) == {}
-    assert modes(registry, a=FAILS) == {}, "once is enough: from now on its checks decide"
-    assert registry.said(operators, {})[A].mode == "drained"
+    assert registry.said(operators, nobody)[A].mode == "joining"
+    assert modes(registry, a=HERE) == {}
+    assert modes(registry) == {}, "once is enough: from now on its checks decide"
+    assert registry.said(operators, nobody)[A].mode == "drained"
 
 
 def test_pausing_and_losing_the_lease_drain() -> None:
     registry = Registry()
     registry.put(A, https(said(state="paused")))
-    assert modes(registry, a=PASSES) == {"a": "paused"}
+    assert modes(registry, a=HERE) == {"a": "paused"}
     assert registry.state(A) == "paused"
     registry.lose(A, 1.0, 1.0)
     assert modes(registry) == {"a": "gone"}
@@ -87,7 +91,7 @@ def test_a_lease_that_runs_out_holds_down_then_drops() -> None:
 def test_who_is_back_within_the_hold_down_need_not_prove_itself_again() -> None:
     registry = Registry()
     registry.put(A, https(said(), lease_s=3.0))
-    modes(registry, a=PASSES)
+    modes(registry, a=HERE)
     registry.expire(CONFIG, 3.0, 0.0)
     assert registry.put(A, https(said(), now=5.0))
     assert registry.state(A) == "active"
@@ -124,10 +128,13 @@ def test_what_came_over_https_is_no_matter_of_etcds() -> None:
 def test_another_address_in_etcd_proves_itself_anew() -> None:
     registry = Registry()
     registry.told({A: said()}, {}, 0.0, 1.0)
-    modes(registry, a=PASSES)
+    modes(registry, a=HERE)
     assert registry.state(A) == "active"
     registry.told({A: said("10.0.0.14")}, {}, 1.0, 2.0)
+    assert modes(registry, a=HERE) == {"a": "joining"}, "the old address still passes"
     assert registry.state(A) == "joining"
+    assert modes(registry, a="10.0.0.14") == {}
+    assert registry.state(A) == "active"
 
 
 def test_refused_ones_are_not_in_the_configuration_and_go_at_once() -> None:

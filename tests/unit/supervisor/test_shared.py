@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lbfwd.config import Config, ConfigError, Problem
+from lbfwd.config.load import load
 from lbfwd.config.shared import Shared
 from lbfwd.fleet.etcd_wire import EtcdError, Value
 from lbfwd.supervisor import shared as module
@@ -17,6 +18,7 @@ from lbfwd.supervisor import shared_file
 from lbfwd.supervisor.errors import Refused, SupervisorError
 from lbfwd.supervisor.shared import SharedConfig
 from lbfwd.supervisor.source import Source
+from tests.unit.config.test_shared import ETCD, OWN, SHARED
 from tests.unit.supervisor.build import config, until
 
 CONFIG = config()
@@ -49,6 +51,9 @@ class File(Source):
             raise ConfigError([Problem(shared.name, "x", "", "is bad")])
         return CONFIG
 
+    def replaces(self, _shared: Shared) -> bool:
+        return False
+
 
 class Bare(File):
     """Leaves pools and services to etcd."""
@@ -80,7 +85,7 @@ class Node:
 
 
 def made(etcd: Etcd, directory: Path) -> SharedConfig:
-    return SharedConfig(cast("Any", etcd), "/lbfwd/config", directory / "shared.toml")
+    return SharedConfig(directory / "shared.toml", cast("Any", etcd), "/lbfwd/config")
 
 
 def kept(directory: Path, text: str = "kept", revision: int = 3) -> None:
@@ -147,6 +152,57 @@ def test_a_kept_file_that_makes_no_sense_is_named_and_not_used(tmp_path: Path) -
     (tmp_path / "shared.toml").write_text("[flows]\n")
     shared, events = started(Etcd(Value("new", 5)), tmp_path)
     assert (revisions(shared), events) == ((5, 5), ["shared_config_not_kept"])
+
+
+class Own(Source):
+    """A real file, on any machine."""
+
+    def read(self, shared: Shared | None = None) -> Config:
+        return load(self.path, shared=shared)
+
+
+WITH_ETCD = OWN + ETCD
+
+
+def begin(directory: Path, etcd: Etcd | None, own: str) -> tuple[Config, list[str]]:
+    """Start with this file of one's own and a leftover that holds pools and services."""
+    (directory / "lbfwd.toml").write_text(own)
+    kept(directory, SHARED)
+    with capture_logs() as logs:
+        shared = SharedConfig(directory / "shared.toml", cast("Any", etcd), "/lbfwd/config")
+        config = asyncio.run(shared.first(Own(directory / "lbfwd.toml", {})))
+    assert shared.latest is None
+    (said,) = [log for log in logs if log["event"] == "shared_config_leftover"]
+    assert (said["file"], said["revision"]) == (str(directory / "shared.toml"), 3)
+    return config, [log["event"] for log in logs]
+
+
+@pytest.mark.parametrize("now", [EtcdError("away"), None])
+def test_pools_that_moved_into_the_file_leave_what_is_on_disk_behind(
+    tmp_path: Path, now: EtcdError | None
+) -> None:
+    """Etcd is there for registrations alone."""
+    config, _events = begin(tmp_path, Etcd(now), WITH_ETCD + SHARED.replace("10.0.0.1", "10.0.0.7"))
+    assert [str(b.address) for pool in config.pools for b in pool.backends] == ["10.0.0.7"]
+
+
+def test_without_etcd_in_the_file_what_is_on_disk_is_of_no_use(tmp_path: Path) -> None:
+    config, events = begin(tmp_path, None, OWN)
+    assert (config.pools, events) == ((), ["shared_config_leftover"])
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ("[flows]\n", "flows: stands in"),
+        ('[[pool]]\nname = "web"\nbackends = [{ address = "10.0.0.7" }]\n', "pool: stands in"),
+    ],
+)
+def test_a_file_that_has_only_a_part_of_it_is_an_error(
+    tmp_path: Path, own: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        begin(tmp_path, Etcd(EtcdError("away")), WITH_ETCD + own)
 
 
 def test_what_is_kept_is_read_back(tmp_path: Path) -> None:
@@ -295,8 +351,8 @@ def test_a_disk_that_is_full_is_named_and_disturbs_nobody(tmp_path: Path) -> Non
     assert set(follow(tmp_path / "state", script)) == {"shared_config_not_kept"}
 
 
-def test_a_node_without_etcd_has_none_of_this() -> None:
-    shared = SharedConfig()
+def test_a_node_without_etcd_has_none_of_this(tmp_path: Path) -> None:
+    shared = SharedConfig(tmp_path / "shared.toml")
 
     async def main() -> None:
         assert await shared.first(SOURCE) is CONFIG

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lbfwd.config import ConfigError
+from lbfwd.config import Config, ConfigError
 from lbfwd.supervisor import source
 from lbfwd.supervisor.source import Source
 from tests.unit.supervisor.build import TEXT, config
@@ -41,6 +41,33 @@ def test_a_file_is_read_when_its_writer_has_been_quiet(tmp_path: Path) -> None:
         assert Source(file, {}).read() == config()
     finally:
         writer.join()
+
+
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("last", ["more", "nothing"])
+def test_a_file_is_read_while_its_writer_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """What he writes after that counts all the same, and no half of a file does."""
+    monkeypatch.setattr(source, "QUIET_S", 0.5)
+    file, ages = tmp_path / "f.toml", list[float]()
+    texts = [TEXT, TEXT.replace("weight = 2", "weight = 3")]
+
+    def load(path: Path, *rest: Any) -> Config:
+        ages.append(time.time() - path.stat().st_mtime)
+        found = load_module.load(path, *rest)
+        if last == "more" and len(ages) == 1:
+            file.write_text(texts[1])
+        return found
+
+    monkeypatch.setattr(source, "load", load)
+    file.write_text(texts[0])
+    found = Source(file, {}).read()
+    assert found == load_module.load(file)
+    assert found.pools[0].backends[0].weight == {"more": 3, "nothing": 2}[last]
+    assert source.TICK_S <= ages[0] < source.QUIET_S
+    assert all(age >= source.QUIET_S for age in ages[1:])
+    assert len(ages) == {"more": 2, "nothing": 1}[last]
 
 
 @pytest.mark.usefixtures("anywhere")
