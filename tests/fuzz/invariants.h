@@ -107,7 +107,8 @@ static struct ip_view check_tunnel(const uint8_t *frame, uint32_t length, uint32
     MUST(be16(gre) == flags && (be16(gre + 2) == 0x0800 || be16(gre + 2) == 0x86dd));
     inner = well_formed_ip(gre + 4, outer.length - outer.header - 4);
     MUST(inner.family == (be16(gre + 2) == 0x0800 ? 4 : 6));
-    MUST(tos_of(&outer) == tos_of(&inner));
+    /* RFC 6040: what met congestion between nodes, the outer header alone says. */
+    MUST(tos_of(&outer) == tos_of(&inner) || tos_of(&outer) == (tos_of(&inner) | 3));
     MUST(!flags || is_fragment(&inner));
     return inner;
 }
