@@ -87,7 +87,7 @@ static inline void remember(struct lbfwd_worker *w, const struct lbfwd_job *job,
     struct lbfwd_flow_entry *entry = job->entry;
 
     if (!entry)
-        entry = flow_vacancy(&w->flows, &job->home, context, w->has_lanes);
+        entry = flow_vacancy(&w->flows, &job->home, context);
     if (UNLIKELY(!entry))
         entry = evict(w, job, context);
     if (LIKELY(entry))
