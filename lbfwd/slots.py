@@ -31,6 +31,11 @@ class Moves(Generic[Key]):
     coming: Mapping[Key, Seat]
     leaving: Sequence[Key]
 
+    @property
+    def any(self) -> bool:
+        """Whether anybody moves."""
+        return bool(self.coming or self.leaving)
+
 
 @dataclass(frozen=True)
 class Tenants(Generic[Key]):

@@ -234,7 +234,8 @@ class Tables:
         self._pools.commit(draft)
         self._catalogue = catalogue
         self._live.append(new)
-        self._seated = None
+        if services.any or draft.moves.any:
+            self._seated = None
         self._control.set_arena_bytes(self._arena.size)
         self._control.publish(number, new.offset)
         return number
@@ -313,7 +314,7 @@ class Tables:
         return self.counts(self.tenants()).totals()
 
     def seats(self) -> Seats:
-        """Return who has which slot in the generation in force; made once for each."""
+        """Return who has which slot in the generation in force; made anew when that changes."""
         if self._seated is None:
             self._seated = Seats(
                 services={seat.slot: key for key, seat in self._services.seats.items()},

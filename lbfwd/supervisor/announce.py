@@ -8,16 +8,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from lbfwd.config import Config, IPAddress
+from lbfwd.forwarding import PoolState
 from lbfwd.net.announce import AnnounceError, Enforced, VipRoute, enforce
 from lbfwd.supervisor import log
-from lbfwd.supervisor.announcement import STARTING, Claim, Presence, claims, due, step
+from lbfwd.supervisor.announcement import STARTING, Claim, Presence, claims, due, serving, step
 from lbfwd.supervisor.blocking import in_thread
 from lbfwd.supervisor.peering import HEARD_S
 from lbfwd.supervisor.peers import takes_part
 from lbfwd.supervisor.reconcile import Reconciler
-from lbfwd.supervisor.state import State
 from lbfwd.supervisor.status import NOTHING_ANNOUNCED, VipStatus
 from lbfwd.supervisor.workers import Crew
 
@@ -42,7 +43,9 @@ class Announcer:
         self._routes: frozenset[VipRoute] = frozenset()
         self._failed: Mapping[VipRoute, str] = {}
         self._broken = ""
-        self._known: tuple[State, Config, Mapping[IPAddress, Claim]] | None = None
+        self._known: _Known | None = None
+        self._asked: _Asked | None = None
+        self._wanted: frozenset[VipRoute] = frozenset()
         self._health = STARTING
         self._withheld: Mapping[IPAddress, str] = {}
         self._left = ""  # why everything was withdrawn for good
@@ -74,11 +77,18 @@ class Announcer:
         async with self._lock:
             claimed, now = await self._claims(), asyncio.get_running_loop().time()
             self._health = self._health.seen(self._node_reason(), now)
-            held = {vip: claim for vip, claim in claimed.items() if vip not in self._withheld}
-            self._presences = step(self._presences, held, self._health.verdict(now), now)
             table = 0 if self._left else self._reconciler.config.announce.table
-            present = [vip for vip, presence in self._presences.items() if presence.announced]
-            await self._enforce(frozenset(VipRoute(table, vip) for vip in present if table))
+            asked = _Asked(claimed, self._withheld, self._health.verdict(now), table)
+            if not (self._asked and self._asked.is_like(asked)) or self._is_over(now):
+                self._take_step(asked, now)
+            await self._enforce(self._wanted)
+
+    def _take_step(self, asked: "_Asked", now: float) -> None:
+        held = {vip: claim for vip, claim in asked.claimed.items() if vip not in asked.withheld}
+        self._presences = step(self._presences, held, asked.node_reason, now)
+        present = [vip for vip, presence in self._presences.items() if presence.announced]
+        self._wanted = frozenset(VipRoute(asked.table, vip) for vip in present if asked.table)
+        self._asked = asked
 
     @asynccontextmanager
     async def changing(self, config: Config) -> AsyncIterator[None]:
@@ -86,7 +96,7 @@ class Announcer:
 
         What it announces and was not announced is announced after it was taken up.
         """
-        wanted = await in_thread(None, claims, config.services, ())
+        wanted = await in_thread(None, claims, config.services, frozenset())
         self._withheld = {
             vip: reason
             for vip in self._presences
@@ -150,11 +160,15 @@ class Announcer:
         state, config = self._reconciler.state, self._reconciler.config
         if state is None:
             return {}
-        known = self._known
-        if known and known[0].forwarding is state.forwarding and known[1] is config:
-            return known[2]
-        claimed = await in_thread(None, _claimed, state, config)
-        self._known = (state, config, claimed)
+        known, ahead = self._known, state.basis.config
+        if known and known.pools is state.forwarding.pools and known.config is config:
+            return known.claimed
+        able = await in_thread(None, serving, state.forwarding.pools)
+        if known and known.config is config and known.ahead is ahead and known.able == able:
+            claimed = known.claimed
+        else:
+            claimed = await in_thread(None, _claimed, ahead, config, able)
+        self._known = _Known(state.forwarding.pools, config, ahead, able, claimed)
         return claimed
 
     def _node_reason(self) -> str:
@@ -171,7 +185,11 @@ class Announcer:
         """Whether a hold-down is over, or the node's health is not what it was."""
         now = asyncio.get_running_loop().time()
         reason = self._node_reason()
-        return bool(reason or self._health.reason) or any(at <= now for at in due(self._presences))
+        return bool(reason or self._health.reason) or self._is_over(now)
+
+    def _is_over(self, now: float) -> bool:
+        """Whether a hold-down is."""
+        return any(at <= now for at in due(self._presences))
 
     async def _enforce(self, wanted: frozenset[VipRoute], *, always: bool = False) -> Set[VipRoute]:
         """Make the routes the wanted ones. Returns those that were removed."""
@@ -235,16 +253,43 @@ async def _pause(seconds: float, hurried: asyncio.Event) -> None:
             await hurried.wait()
 
 
-def _claimed(state: State, config: Config) -> Mapping[IPAddress, Claim]:
+@dataclass(frozen=True)
+class _Known:
+    """What VIPs ask for, and what that was found of: most changes leave all pools serving."""
+
+    pools: tuple[PoolState, ...]
+    config: Config
+    ahead: Config
+    able: Set[str]
+    claimed: Mapping[IPAddress, Claim]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What decides of presences, besides time."""
+
+    claimed: Mapping[IPAddress, Claim]
+    withheld: Mapping[IPAddress, str]
+    node_reason: str
+    table: int
+
+    def is_like(self, other: "_Asked") -> bool:
+        """Tell whether nothing has changed."""
+        return self.claimed is other.claimed and (
+            (self.withheld, self.node_reason, self.table)
+            == (other.withheld, other.node_reason, other.table)
+        )
+
+
+def _claimed(ahead: Config, config: Config, able: Set[str]) -> Mapping[IPAddress, Claim]:
     """Return what both the configuration in force and that of the state ask for.
 
     In a reload the state is ahead: workers know a VIP, but its packets do not come in yet.
     """
-    pools, ahead = state.forwarding.pools, state.basis.config
-    asked = claims(config.services, pools)
+    asked = claims(config.services, able)
     if ahead is config:
         return asked
-    found = claims(ahead.services, pools)
+    found = claims(ahead.services, able)
     return {v: found[v] if asked[v].wanted else asked[v] for v in found if v in asked}
 
 

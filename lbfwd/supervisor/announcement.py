@@ -1,7 +1,7 @@
 """Which VIPs are to be announced, and why the others are not. Pure."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from lbfwd.config import IPAddress, Service
@@ -33,25 +33,32 @@ class Presence:
     able_since: float | None = None
 
 
-def claims(services: Iterable[Service], pools: Iterable[PoolState]) -> dict[IPAddress, Claim]:
+def serving(pools: Iterable[PoolState]) -> frozenset[str]:
+    """Return the pools that serve.
+
+    One does as long as packets can be sent to one of its backends, be it only those of live flows
+    (a drained one).
+    """
+    return frozenset(pool.name for pool in pools if any(member.paths for member in pool.members))
+
+
+def claims(services: Iterable[Service], able: Set[str]) -> dict[IPAddress, Claim]:
     """Return, by VIP, what its services ask for: one that can be served is enough.
 
-    A pool serves as long as packets can be sent to one of its backends, be it only those of live
-    flows (a drained one).
+    ``able``: the pools that serve.
     """
-    serving = {pool.name: any(member.paths for member in pool.members) for pool in pools}
     found: dict[IPAddress, Claim] = {}
     for service in services:
-        claim, before = _claim(service, serving), found.get(service.vip)
+        claim, before = _claim(service, able), found.get(service.vip)
         if before is None or _rank(claim) > _rank(before):
             found[service.vip] = claim
     return found
 
 
-def _claim(service: Service, serving: Mapping[str, bool]) -> Claim:
+def _claim(service: Service, able: Set[str]) -> Claim:
     if service.announce == "never":
         return Claim(wanted=False, reason='announce = "never"')
-    if service.announce == "always" or serving.get(service.pool):
+    if service.announce == "always" or service.pool in able:
         return Claim(wanted=True, reason="")
     return Claim(wanted=True, reason=f"no backend of pool {service.pool} serves")
 

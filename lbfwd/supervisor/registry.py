@@ -128,6 +128,8 @@ class Registry:
 
         Returns who was dropped, and whether anything has changed.
         """
+        if not self.entries:
+            return [], False
         here = self.entries.items()
         late = [key for key, entry in here if entry.lost is None and entry.until <= now]
         for key in late:

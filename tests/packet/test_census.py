@@ -137,3 +137,15 @@ def test_many_services_and_backends_find_room(make_bench: BenchMaker) -> None:
     expected = Counter(key(node, data) for data in packets)
     assert len(expected) > 1024
     assert count(node)[0] == expected
+
+
+def test_backends_that_came_later_are_named(make_bench: BenchMaker) -> None:
+    """Who has which slot is kept until that changes."""
+    node = make_bench(STATE)
+    assert count(node) == (Counter(), Counter())
+    pools = [bench.pool(pool.name, [bench.member(4, 90)]) for pool in STATE.pools]
+    node.publish(bench.forwarding(STATE.services, pools))
+    packets = [packet("udp", port) for port in range(1000, 1010)]
+    for data in packets:
+        node.forward(data, now_ms=now_ms())
+    assert count(node)[0] == Counter(key(node, data) for data in packets)

@@ -15,6 +15,7 @@ from lbfwd.supervisor.announcement import (
     Presence,
     claims,
     due,
+    serving,
     step,
 )
 
@@ -57,7 +58,7 @@ DOWN = pool("down", Member("a", A, 1, ()))
 def test_one_service_that_can_be_served_is_enough(
     services: Sequence[Service], wanted: bool, reason: str
 ) -> None:
-    found = claims(services, [SERVES, DRAINED, DOWN])
+    found = claims(services, serving([SERVES, DRAINED, DOWN]))
     assert found.keys() == {VIP}
     assert found[VIP].wanted is wanted
     assert found[VIP].reason.startswith(reason)
