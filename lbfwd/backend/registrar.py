@@ -184,9 +184,9 @@ class HttpsRegistrar:
         pairs = [(node, url) for node in self._nodes for url in urls]
         asked = (self._ask("DELETE", node, url) for node, url in pairs)
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        for node, why in {n: a for (n, _), a in zip(pairs, answers, strict=True)}.items():
-            if isinstance(why, LostError):
-                log.warning("registration_remains", reason=f"{node}: {why}; it ends with its lease")
+        told = zip(pairs, answers, strict=True)
+        for node, why in {n: a for (n, _), a in told if isinstance(a, LostError)}.items():
+            log.warning("registration_remains", reason=f"{node}: {why}; it ends with its lease")
 
     async def _put(self, node: str, key: BackendKey, said: Registration) -> View | str:
         """Return what a node makes of it, or why it did not say."""

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
 
 from lbfwd.backend import registrar as module
 from lbfwd.backend.registrar import EtcdRegistrar, HttpsRegistrar, Views
@@ -112,6 +113,26 @@ def test_two_pools_of_a_node_that_answers_for_one_of_them() -> None:
     views = asyncio.run(main())
     assert [view.reason for view in views[mail]] == ["more than 10 requests a second"]
     assert [view.node for view in views[KEY]] == ["lb1"]
+
+
+def test_what_remains_at_a_node_is_said_though_it_took_the_rest_back() -> None:
+    """Of two pools it answers for the last one only."""
+    both = {KEY: SAID[KEY], ("mail", "a"): SAID[KEY]}
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=503 if request.path == PATH else 200, text="{}")
+
+    async def main() -> list[Any]:
+        app = web.Application()
+        app.router.add_delete("/v1/backends/{pool}/{name}", answer)
+        async with TestServer(app) as server, aiohttp.ClientSession() as session:
+            urls = [str(server.make_url("")).rstrip("/")]
+            with capture_logs() as logs:
+                tls = ssl.create_default_context()
+                await HttpsRegistrar(session, urls, tls, 30).withdraw(both)
+            return logs
+
+    assert [entry["event"] for entry in asyncio.run(main())] == ["registration_remains"]
 
 
 def test_a_node_that_answers_no_more_is_unknown_after_a_while(
