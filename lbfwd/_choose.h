@@ -238,12 +238,13 @@ struct lbfwd_misses {
     uint64_t made[16];           /* a bit for each key that has made its entry, by the key's low bits */
 };
 
-STEP void wait(struct lbfwd_queue *queue, struct lbfwd_job *job)
+STEP void enqueue(struct lbfwd_queue *queue, struct lbfwd_job *job)
 {
     queue->jobs[queue->end++] = job;
 }
 
-STEP struct lbfwd_job *next_of(struct lbfwd_queue *queue, uint32_t stay)
+/* The first of more than are to stay, or NULL. */
+STEP struct lbfwd_job *dequeue(struct lbfwd_queue *queue, uint32_t stay)
 {
     return queue->end - queue->first > stay ? queue->jobs[queue->first++] : NULL;
 }
@@ -271,18 +272,18 @@ STEP void choose_second(struct lbfwd_worker *w, struct lbfwd_misses *misses, str
         return;
     }
     prefetch_choice(w, job);
-    wait(&misses->anew, job);
+    enqueue(&misses->anew, job);
 }
 
 /* One look at each queue that holds more than are to stay. Returns whether there was any. */
 STEP int choose_waiting(struct lbfwd_worker *w, struct lbfwd_misses *misses, uint32_t stay,
                         const struct lbfwd_flow_context *context)
 {
-    struct lbfwd_job *second = next_of(&misses->second, stay), *anew;
+    struct lbfwd_job *second = dequeue(&misses->second, stay), *anew;
 
     if (second)
         choose_second(w, misses, second, context);
-    if ((anew = next_of(&misses->anew, stay)))
+    if ((anew = dequeue(&misses->anew, stay)))
         choose_missed(w, misses, anew, context);
     return second || anew;
 }
@@ -308,7 +309,7 @@ static void choose_all(struct lbfwd_worker *w, struct lbfwd_job *jobs, uint32_t 
             choose(w, job, choose_backend(w, job, &context));
         } else {
             __builtin_prefetch(&w->flows.own[second_of(&w->flows, &job->home)]);
-            wait(&misses.second, job);
+            enqueue(&misses.second, job);
             choose_waiting(w, &misses, LOOKS_AHEAD, &context);
         }
     }

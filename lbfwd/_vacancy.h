@@ -6,6 +6,8 @@
 
 #define WAYS_MASK ((1u << LBFWD_FLOW_WAYS) - 1)
 
+_Static_assert(LBFWD_FLOW_WAYS == 4, "bits of a set are counted by a table");
+
 /* The ways that are free or expired, a bit each: those of `a`, then those of `b`. Without branches:
  * which ones they are is anyone's guess. */
 static inline uint32_t vacancies(const struct lbfwd_flow_bucket *a,
