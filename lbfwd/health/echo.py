@@ -5,11 +5,11 @@ import struct
 from lbfwd.encap import checksum
 from lbfwd.net import bpf
 from lbfwd.net.bpf import Program, op
+from lbfwd.net.filter import ADMIT_ALL, DROP_ALL
 
 HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 IP_BYTES = {4: 20, 6: 40}
-_WHOLE = 0xFFFFFFFF  # bytes of a packet to keep: all
 
 
 def request(version: int, name: int, sequence: int, length: int) -> bytes:
@@ -38,9 +38,8 @@ def heard(version: int, name: int) -> Program:
     begin, word = ((op(bpf.LDX_IHL),), bpf.LD_W_X) if version == 4 else ((), bpf.LD_W)
     kind_and_code = (op(word, 0), op(bpf.RSH, 16))
     identifier = (op(word, 4), op(bpf.RSH, 16))
-    drop, take = (op(bpf.RET, 0),), (op(bpf.RET, _WHOLE),)
-    named = (*identifier, *bpf.branch(bpf.JEQ, name, take, drop))
-    return (*begin, *kind_and_code, *bpf.branch(bpf.JEQ, REPLY[version] << 8, named, drop))
+    named = (*identifier, *bpf.branch(bpf.JEQ, name, ADMIT_ALL, DROP_ALL))
+    return (*begin, *kind_and_code, *bpf.branch(bpf.JEQ, REPLY[version] << 8, named, DROP_ALL))
 
 
 def answers(version: int, data: bytes, name: int, sequence: int) -> bool:

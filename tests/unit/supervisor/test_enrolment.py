@@ -189,13 +189,16 @@ class Etcd:
         await asyncio.Event().wait()
 
 
-def test_a_token_file_that_is_exchanged_after_the_backends_lets_them_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have token files read at every look, and looks follow each other at once."""
     monkeypatch.setattr(module, "AGAIN_S", 0.0)
     monkeypatch.setattr(module, "TICK_S", 0.001)
     monkeypatch.setattr(module, "Views", Mock(return_value=Mock(run=AsyncMock())))
 
+
+@pytest.mark.usefixtures("impatient")
+def test_a_token_file_that_is_exchanged_after_the_backends_lets_them_in(tmp_path: Path) -> None:
     def write(token: str) -> None:
         (tmp_path / "token").write_text(token)
         (tmp_path / "token").chmod(0o600)
@@ -214,13 +217,8 @@ def test_a_token_file_that_is_exchanged_after_the_backends_lets_them_in(
     asyncio.run(main())
 
 
-def test_who_registered_in_etcd_is_out_when_the_token_file_is_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "AGAIN_S", 0.0)
-    monkeypatch.setattr(module, "TICK_S", 0.001)
-    monkeypatch.setattr(module, "Views", Mock(return_value=Mock(run=AsyncMock())))
-
+@pytest.mark.usefixtures("impatient")
+def test_who_registered_in_etcd_is_out_when_the_token_file_is_deleted(tmp_path: Path) -> None:
     async def main() -> None:
         enrolment, node = made(tmp_path, GUARDED)
         (tmp_path / "token").touch(mode=0o600)
